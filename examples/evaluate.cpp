@@ -1,0 +1,80 @@
+/// Accuracy of a checkpoint, kd's or PyTorch's, on the test set.
+///
+///   evaluate --model ResNet18|LightNN|SimpleNN --weights FILE --data DIR [--logits OUT]
+#include <kd/kd.hpp>
+
+#include <CLI/CLI.hpp>
+#include <cstdio>
+#include <exception>
+#include <string>
+
+namespace {
+
+struct settings {
+  std::string model, weights, data, logits, pixels = "imagenet";
+  int threads = kd::cpu::parallel::available();
+};
+
+template <class Model>
+void evaluate_model(const settings& s, const kd::data::dataset& set) {
+  kd::cpu::device device(s.threads);
+  kd::network<Model, kd::cpu::device> network(device, 0);
+  kd::train::load_weights(network, s.weights);
+  const auto& pixels = s.pixels == "cifar10" ? kd::cifar10_normalisation : kd::imagenet_normalisation;
+  const kd::tensor<float, 2> logits = kd::train::predict(network, set.test.images, pixels);
+  const kd::train::evaluation result = kd::train::evaluate_logits(logits, set.test.labels);
+  std::printf("%s on %s: %zu test images, top-1 %.2f %%, top-5 %.2f %%\n", s.model.c_str(), set.name.c_str(),
+              result.samples, 100 * result.top1, 100 * result.top5);
+  if (set.classes <= 10) {
+    std::printf("confusion (rows: label, columns: prediction)\n");
+    for (std::size_t label = 0; label < set.classes; ++label) {
+      std::printf("  %-12s", set.class_names[label].c_str());
+      for (std::size_t prediction = 0; prediction < set.classes; ++prediction)
+        std::printf(" %6u", result.confusion(label, prediction));
+      std::printf("\n");
+    }
+  }
+  if (!s.logits.empty()) {
+    kd::io::safetensors_writer file;
+    file.add("logits", {logits.extent(0), logits.extent(1)}, logits.elements());
+    file.write(s.logits);
+    std::printf("logits: %s\n", s.logits.c_str());
+  }
+}
+
+template <std::size_t Classes>
+void evaluate_classes(const settings& s, const kd::data::dataset& set) {
+  if (s.model == "ResNet18") return evaluate_model<kd::models::ResNet18Of<Classes>>(s, set);
+  if (s.model == "LightNN") return evaluate_model<kd::models::LightNNOf<Classes>>(s, set);
+  return evaluate_model<kd::models::SimpleNNOf<Classes>>(s, set);
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  settings s;
+  CLI::App app{"kd evaluate: accuracy of a checkpoint on the test set"};
+  app.add_option("--model", s.model)->required()->check(CLI::IsMember({"ResNet18", "LightNN", "SimpleNN"}));
+  app.add_option("--weights", s.weights, "safetensors file with PyTorch's names")->required();
+  app.add_option("--data", s.data,
+                 "folder with CIFAR-10 or CIFAR-100 binary files (default: KD_DATA, else synthetic images)");
+  app.add_option("--logits", s.logits, "write the test set's logits here: safetensors, one tensor \"logits\"");
+  app.add_option("--normalisation", s.pixels)->check(CLI::IsMember({"imagenet", "cifar10"}))->capture_default_str();
+  app.add_option("--threads", s.threads, "processor threads")->capture_default_str();
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& e) {
+    return app.exit(e) == 0 ? 0 : 2;
+  }
+  try {
+    const kd::data::dataset set = kd::data::open({.folder = s.data});
+    if (set.classes == 100)
+      evaluate_classes<100>(s, set);
+    else
+      evaluate_classes<10>(s, set);
+  } catch (const std::exception& e) {
+    std::fprintf(stderr, "evaluate: %s\n", e.what());
+    return 1;
+  }
+  return 0;
+}

@@ -1,0 +1,56 @@
+/// Figure 1: training cross entropy against epochs for every model, drawn by gnuplot.
+#pragma once
+
+#include <cstdio>
+#include <cstdlib>
+#include <filesystem>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "tables.hpp"
+
+namespace report {
+
+/// Writes figure1.gp with its data and lets gnuplot draw figure1.svg and figure1.png; false where gnuplot is missing or
+/// fails, and the script then stays for later.
+inline bool draw_figure(const std::filesystem::path& folder, const results& done) {
+  std::string data, plots;
+  for (const run_spec& spec : all_runs) {
+    std::map<std::size_t, std::vector<double>> by_epoch;
+    for (const result& r : done.all())
+      if (r.spec.id == spec.id)
+        for (const kd::train::epoch_record& epoch : r.curve) by_epoch[epoch.epoch].push_back(epoch.cross_entropy);
+    if (by_epoch.empty()) continue;
+    const std::string block = kd::text("$run", &spec - all_runs.data());
+    data += block + " << EOD\n";
+    for (const auto& [epoch, values] : by_epoch) {
+      const statistic s = statistic_of(values);
+      data += kd::text(epoch, " ", s.mean, " ", s.deviation, "\n");
+    }
+    data += "EOD\n";
+    std::string label(spec.id);
+    if (label == "LightNN-distilled" || label == "SimpleNN-distilled") label += ", T = 2, 0.25 KD";
+    const std::size_t colour = static_cast<std::size_t>(&spec - all_runs.data()) + 1;
+    plots += plots.empty() ? "plot " : ", \\\n     ";
+    plots += kd::text(block, " using 1:2:3 with yerrorlines lw 1.5 pt 7 ps 0.5 lc ", colour, " title \"", label, "\"");
+  }
+  const std::string base = (folder / "figure1").string();
+  std::string script =
+      "# Figure 1: training cross entropy against epochs; bars are the standard deviation over the seeds.\n" + data +
+      "set xlabel \"epoch\"\nset ylabel \"training cross entropy\"\nset grid lc rgb \"#dddddd\"\nset border 3\n"
+      "set xtics nomirror\nset ytics nomirror\nset yrange [0:*]\nset key outside right top\n"
+      "set title \"Training cross entropy, mean over the seeds\"\n";
+  script += "set terminal svg size 960,540 background \"white\" font \"sans,13\"\nset output \"figure1.svg\"\n" +
+            plots + "\n";
+  script +=
+      "set terminal pngcairo size 1440,810 background \"white\" font \"sans,15\"\nset output \"figure1.png\"\nreplot\n";
+  kd::io::write_file(base + ".gp", script);
+  // Quoted for the shell; an output folder may hold any character.
+  std::string quoted = "'";
+  for (const char c : folder.string()) quoted += c == '\'' ? std::string("'\\''") : std::string(1, c);
+  quoted += "'";
+  return std::system(("cd " + quoted + " && gnuplot figure1.gp").c_str()) == 0;
+}
+
+}  // namespace report

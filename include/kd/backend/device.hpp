@@ -1,0 +1,72 @@
+/// What a device must offer, one concept per family of operations. Layers, losses and training only know these.
+///
+/// Pointers lie in the device's memory. Activations are in the device's own layout, `padded(batch)` samples of them;
+/// lanes beyond the batch hold anything finite, and their gradients hold zeros. Weights are [out][kh][kw][in]. Every
+/// backward operation overwrites, except where it takes `accumulate`.
+#pragma once
+
+#include <concepts>
+#include <cstddef>
+#include <cstdint>
+
+#include "kd/core/shape.hpp"
+
+namespace kd::inline KD_ABI::backend {
+
+/// Memory: allocation, copies to and from the host, and the room that a batch takes.
+template <class D>
+concept memory = requires(D& d, std::size_t n, const float* from, float* to) {
+  typename D::template buffer<float>;
+  { D::padded(n) } -> std::same_as<std::size_t>;
+  { d.template allocate<float>(n) } -> std::same_as<typename D::template buffer<float>>;
+  d.upload(from, n, to);
+  d.download(from, n, to);
+};
+
+/// Products: convolutions, alone or with relu and a 2x2 max pool behind them, and linear layers.
+template <class D>
+concept products = requires(D& d, const conv2d_geometry& g, std::size_t n, const float* in, float* out, bool flag) {
+  { D::conv2d_scratch(g, n) } -> std::same_as<std::size_t>;
+  { D::linear_scratch(n, n, n) } -> std::same_as<std::size_t>;
+  d.conv2d_forward(g, n, in, in, in, flag, out);
+  d.conv2d_backward_data(g, n, in, in, flag, out, out);
+  d.conv2d_backward_weight(g, n, in, in, out, out, out);
+  d.conv2d_relu_pool_forward(g, n, in, in, in, out, out);
+  d.conv2d_relu_pool_backward_data(g, n, in, in, in, flag, out, out);
+  d.conv2d_relu_pool_backward_weight(g, n, in, in, in, out, out, out);
+  d.linear_forward(n, n, n, in, in, in, flag, out);
+  d.linear_backward_data(n, n, n, in, in, flag, out, out);
+  d.linear_backward_weight(n, n, n, in, in, out, out, out);
+};
+
+/// Batch normalisation, with the residual sum and relu behind it.
+template <class D>
+concept normalisations = requires(D& d, const shape& s, std::size_t n, const float* in, float* out, float x,
+                                  bool flag) {
+  { D::batch_norm2d_scratch(s, n) } -> std::same_as<std::size_t>;
+  d.batch_norm2d_forward_train(s, n, in, in, in, x, x, in, flag, out, out, out, out, out, out);
+  d.batch_norm2d_forward_infer(s, n, in, in, in, in, in, x, in, flag, out);
+  d.batch_norm2d_backward(s, n, in, in, in, in, in, in, flag, out, out, out, out, out);
+};
+
+/// Elementwise operations, pooling and changes of layout.
+template <class D>
+concept activations = requires(D& d, const shape& s, const pool2d_geometry& g, std::size_t n, const float* in,
+                               float* out, std::uint64_t seed, std::uint32_t step) {
+  d.relu_forward(s, n, in, out);
+  d.relu_backward(s, n, in, in, out);
+  d.dropout(s, n, 0.5f, seed, step, step, in, out);
+  d.flatten_forward(s, n, in, out);
+  d.flatten_backward(s, n, in, out);
+  d.add(s, n, in, in, out);
+  d.copy(s, n, in, out);
+  d.max_pool2d_forward(g, n, in, out, out);
+  d.max_pool2d_backward(g, n, in, in, out);
+  d.global_avg_pool2d_forward(s, n, in, out);
+  d.global_avg_pool2d_backward(s, n, in, out);
+};
+
+template <class D>
+concept device = memory<D> && products<D> && normalisations<D> && activations<D>;
+
+}  // namespace kd::inline KD_ABI::backend

@@ -1,0 +1,48 @@
+/// The version of kd and the inline namespace that holds all of it.
+///
+/// The namespace carries major.minor, the instruction set and the threading of the translation unit: code compiled
+/// under different flags gets different names, so that the linker never picks an AVX-512 copy of an inline function for
+/// a program that was built for less (the fault of highway #2364).
+#pragma once
+
+#define KD_VERSION_MAJOR 0
+#define KD_VERSION_MINOR 1
+#define KD_VERSION_PATCH 0
+
+#if defined(__FAST_MATH__)
+#error "kd reports NaN and infinity, which -ffast-math removes: compile without -ffast-math"
+#endif
+
+#if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512DQ__) && defined(__AVX512VL__)
+#define KD_ISA avx512
+#elif defined(__AVX2__) && defined(__FMA__)
+#define KD_ISA avx2
+#elif defined(__ARM_NEON)
+#define KD_ISA neon
+#else
+#define KD_ISA baseline
+#endif
+
+#if defined(_OPENMP)
+#define KD_THREADING openmp
+#else
+#define KD_THREADING serial
+#endif
+
+#define KD_JOIN_NAMES_(major, minor, isa, threading) v##major##_##minor##_##isa##_##threading
+#define KD_JOIN_NAMES(major, minor, isa, threading) KD_JOIN_NAMES_(major, minor, isa, threading)
+#define KD_ABI KD_JOIN_NAMES(KD_VERSION_MAJOR, KD_VERSION_MINOR, KD_ISA, KD_THREADING)
+
+namespace kd::inline KD_ABI {
+
+/// The version as text, "0.1.0".
+#define KD_TEXT_OF_(x) #x
+#define KD_TEXT_OF(x) KD_TEXT_OF_(x)
+inline constexpr const char* version =
+    KD_TEXT_OF(KD_VERSION_MAJOR) "." KD_TEXT_OF(KD_VERSION_MINOR) "." KD_TEXT_OF(KD_VERSION_PATCH);
+/// The instruction set that this translation unit was compiled for: "avx512", "avx2", "neon" or "baseline".
+inline constexpr const char* instruction_set = KD_TEXT_OF(KD_ISA);
+#undef KD_TEXT_OF
+#undef KD_TEXT_OF_
+
+}  // namespace kd::inline KD_ABI

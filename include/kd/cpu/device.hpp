@@ -1,0 +1,231 @@
+/// The CPU device: the concepts of backend/device.hpp, answered by the kernels of this folder.
+#pragma once
+
+#include <cstring>
+#include <span>
+#include <vector>
+
+#include "kd/backend/device.hpp"
+#include "kd/core/error.hpp"
+#include "kd/core/image_view.hpp"
+#include "kd/cpu/activation.hpp"
+#include "kd/cpu/buffer.hpp"
+#include "kd/cpu/conv2d.hpp"
+#include "kd/cpu/distillation.hpp"
+#include "kd/cpu/images.hpp"
+#include "kd/cpu/norm.hpp"
+#include "kd/cpu/optim.hpp"
+#include "kd/cpu/parallel.hpp"
+#include "kd/cpu/pool.hpp"
+#include "kd/cpu/rows.hpp"
+
+namespace kd::inline KD_ABI::cpu {
+
+/// Runs everything on `threads` threads of this processor; results do not depend on their number.
+class device {
+ public:
+  template <class T>
+  using buffer = cpu::buffer<T>;
+
+  /// Uses all processors; or as many threads as given, at least 1.
+  device() : device(parallel::available()) {}
+  explicit device(int threads) : par_{threads} {
+    if (threads < 1)
+      reject_argument("kd::cpu::device", "threads must be at least 1", threads, "pass --threads 1 or more");
+  }
+
+  static constexpr const char* name = "cpu";
+  const parallel& threads() const { return par_; }
+
+  // ---- memory
+  static constexpr std::size_t padded(std::size_t batch) { return blocks_of(batch) * lanes; }
+  template <class T>
+  buffer<T> allocate(std::size_t n) const {
+    return buffer<T>(n);
+  }
+  template <class T>
+  void upload(const T* from, std::size_t n, T* to) const {
+    if (n > 0) std::memcpy(to, from, n * sizeof(T));
+  }
+  template <class T>
+  void download(const T* from, std::size_t n, T* to) const {
+    if (n > 0) std::memcpy(to, from, n * sizeof(T));
+  }
+  /// Position of an element in an activation of shape `s`: for layers that are not elementwise.
+  static constexpr std::size_t index(const shape& s, std::size_t sample, std::size_t channel, std::size_t y = 0,
+                                     std::size_t x = 0) {
+    return (((sample / lanes * s.height + y) * s.width + x) * s.channels + channel) * lanes + sample % lanes;
+  }
+
+  // ---- products
+  static constexpr std::size_t conv2d_scratch(const conv2d_geometry& g, std::size_t batch) {
+    return cpu::conv2d_scratch(g, batch);
+  }
+  void conv2d_forward(const conv2d_geometry& g, std::size_t batch, const float* x, const float* w, const float* bias,
+                      bool relu, float* y) const {
+    cpu::conv2d_forward(par_, g, batch, x, w, {.bias = bias, .relu = relu}, y);
+  }
+  void conv2d_backward_data(const conv2d_geometry& g, std::size_t batch, const float* dy, const float* w,
+                            bool accumulate, float* dx, float* scratch) const {
+    cpu::conv2d_backward_data(par_, g, batch, dy, w, accumulate, dx, scratch);
+  }
+  void conv2d_backward_weight(const conv2d_geometry& g, std::size_t batch, const float* x, const float* dy, float* dw,
+                              float* db, float* scratch) const {
+    cpu::conv2d_backward_weight(par_, g, batch, x, dy, dw, db, scratch);
+  }
+  void conv2d_relu_pool_forward(const conv2d_geometry& g, std::size_t batch, const float* x, const float* w,
+                                const float* bias, float* y, float* winners) const {
+    cpu::conv2d_relu_pool_forward(par_, g, batch, x, w, bias, y, bytes(winners));
+  }
+  void conv2d_relu_pool_backward_data(const conv2d_geometry& g, std::size_t batch, const float* dy,
+                                      const float* winners, const float* w, bool accumulate, float* dx,
+                                      float* scratch) const {
+    cpu::conv2d_relu_pool_backward_data(par_, g, batch, dy, bytes(winners), w, accumulate, dx, scratch);
+  }
+  void conv2d_relu_pool_backward_weight(const conv2d_geometry& g, std::size_t batch, const float* x, const float* dy,
+                                        const float* winners, float* dw, float* db, float* scratch) const {
+    cpu::conv2d_relu_pool_backward_weight(par_, g, batch, x, dy, bytes(winners), dw, db, scratch);
+  }
+
+  static constexpr std::size_t linear_scratch(std::size_t in, std::size_t out, std::size_t batch) {
+    return cpu::conv2d_scratch(on_one_pixel(in, out), batch);
+  }
+  void linear_forward(std::size_t in, std::size_t out, std::size_t batch, const float* x, const float* w,
+                      const float* bias, bool relu, float* y) const {
+    conv2d_forward(on_one_pixel(in, out), batch, x, w, bias, relu, y);
+  }
+  void linear_backward_data(std::size_t in, std::size_t out, std::size_t batch, const float* dy, const float* w,
+                            bool accumulate, float* dx, float* scratch) const {
+    conv2d_backward_data(on_one_pixel(in, out), batch, dy, w, accumulate, dx, scratch);
+  }
+  void linear_backward_weight(std::size_t in, std::size_t out, std::size_t batch, const float* x, const float* dy,
+                              float* dw, float* db, float* scratch) const {
+    conv2d_backward_weight(on_one_pixel(in, out), batch, x, dy, dw, db, scratch);
+  }
+
+  // ---- batch normalisation
+  static constexpr std::size_t batch_norm2d_scratch(const shape&, std::size_t) { return 0; }
+  void batch_norm2d_forward_train(const shape& s, std::size_t batch, const float* x, const float* gamma,
+                                  const float* beta, float epsilon, float momentum, const float* residual, bool relu,
+                                  float* y, float* saved_mean, float* saved_inv_std, float* running_mean,
+                                  float* running_var, float*) const {
+    cpu::batch_norm2d_forward_train(par_, s, batch, x, gamma, beta, {.epsilon = epsilon, .momentum = momentum},
+                                    residual, relu, y, saved_mean, saved_inv_std, running_mean, running_var);
+  }
+  void batch_norm2d_forward_infer(const shape& s, std::size_t batch, const float* x, const float* gamma,
+                                  const float* beta, const float* running_mean, const float* running_var, float epsilon,
+                                  const float* residual, bool relu, float* y) const {
+    cpu::batch_norm2d_forward_infer(par_, s, batch, x, gamma, beta, running_mean, running_var, {.epsilon = epsilon},
+                                    residual, relu, y);
+  }
+  void batch_norm2d_backward(const shape& s, std::size_t batch, const float* x, const float* y, const float* dy,
+                             const float* gamma, const float* saved_mean, const float* saved_inv_std, bool relu,
+                             float* d_residual, float* dx, float* d_gamma, float* d_beta, float*) const {
+    cpu::batch_norm2d_backward(par_, s, batch, x, y, dy, gamma, saved_mean, saved_inv_std, relu, d_residual, dx,
+                               d_gamma, d_beta);
+  }
+
+  // ---- elementwise operations, pooling, layout
+  void relu_forward(const shape& s, std::size_t batch, const float* x, float* y) const {
+    cpu::relu_forward(par_, storage_size(s, batch), x, y);
+  }
+  void relu_backward(const shape& s, std::size_t batch, const float* y, const float* dy, float* dx) const {
+    cpu::relu_backward(par_, storage_size(s, batch), y, dy, dx);
+  }
+  void dropout(const shape& s, std::size_t batch, float p, std::uint64_t seed, std::uint32_t step, std::uint32_t layer,
+               const float* x, float* y) const {
+    cpu::dropout(par_, s, batch, p, seed, step, layer, x, y);
+  }
+  void flatten_forward(const shape& in, std::size_t batch, const float* x, float* y) const {
+    cpu::flatten_forward(par_, in, batch, x, y);
+  }
+  void flatten_backward(const shape& in, std::size_t batch, const float* dy, float* dx) const {
+    cpu::flatten_backward(par_, in, batch, dy, dx);
+  }
+  void add(const shape& s, std::size_t batch, const float* a, const float* b, float* y) const {
+    cpu::add(par_, storage_size(s, batch), a, b, y);
+  }
+  void copy(const shape& s, std::size_t batch, const float* x, float* y) const {
+    std::memcpy(y, x, storage_size(s, batch) * sizeof(float));
+  }
+  void max_pool2d_forward(const pool2d_geometry& g, std::size_t batch, const float* x, float* y, float* winners) const {
+    cpu::max_pool2d_forward(par_, g, batch, x, y, bytes(winners));
+  }
+  void max_pool2d_backward(const pool2d_geometry& g, std::size_t batch, const float* dy, const float* winners,
+                           float* dx) const {
+    cpu::max_pool2d_backward(par_, g, batch, dy, bytes(winners), dx);
+  }
+  void global_avg_pool2d_forward(const shape& in, std::size_t batch, const float* x, float* y) const {
+    cpu::avg_pool2d_global_forward(par_, in, batch, x, y);
+  }
+  void global_avg_pool2d_backward(const shape& in, std::size_t batch, const float* dy, float* dx) const {
+    cpu::avg_pool2d_global_backward(par_, in, batch, dy, dx);
+  }
+
+  // ---- data, loss, optimiser
+  /// Host data where kernels can read it: on this device, the host's own memory.
+  template <class T>
+  using resident_array = std::span<const T>;
+  template <class T>
+  std::span<const T> resident(std::span<const T> host) const {
+    return host;
+  }
+  template <class T>
+  std::span<const T> resident(const std::vector<T>& host) const {
+    return host;
+  }
+  void gather_images(const image_batch& batch, const normalisation& pixels, const augmentation& augment,
+                     std::uint64_t seed, std::uint32_t epoch, float* out) const {
+    cpu::gather_images(par_, batch, pixels, augment, seed, epoch, out);
+  }
+  /// out[i] = table row indices[i], of `width` floats.
+  void gather_rows(const float* table, std::size_t width, const std::uint32_t* indices, std::size_t count,
+                   float* out) const {
+    for (std::size_t i = 0; i < count; ++i)
+      std::memcpy(out + i * width, table + indices[i] * width, width * sizeof(float));
+  }
+  void gather_labels(const std::int32_t* labels, const std::uint32_t* indices, std::size_t count,
+                     std::int32_t* out) const {
+    for (std::size_t i = 0; i < count; ++i) out[i] = labels[indices[i]];
+  }
+  /// Logits between the device's layout and rows [N,C].
+  void to_rows(const shape& row, std::size_t batch, const float* x, float* rows) const {
+    cpu::to_rows(par_, row, batch, x, rows);
+  }
+  void from_rows(const shape& row, std::size_t batch, const float* rows, float* x) const {
+    cpu::from_rows(par_, row, batch, rows, x);
+  }
+  std::size_t loss_scratch(std::size_t rows, std::size_t classes) const {
+    return distillation_scratch(par_, rows, classes);
+  }
+  loss_result loss(const distillation& options, std::size_t rows, std::size_t classes, const float* student,
+                   const float* teacher, const std::int32_t* labels, float* d_student,
+                   buffer<std::byte>& scratch) const {
+    return distillation_forward_backward(par_, rows, classes, student, teacher, labels, options, d_student,
+                                         {scratch.data(), scratch.size()});
+  }
+  loss_result loss(const cross_entropy&, std::size_t rows, std::size_t classes, const float* student, const float*,
+                   const std::int32_t* labels, float* d_student, buffer<std::byte>& scratch) const {
+    return cross_entropy_forward_backward(par_, rows, classes, student, labels, d_student,
+                                          {scratch.data(), scratch.size()});
+  }
+  /// One optimiser step, 1 is the first, on the places of the flat buffers that can ever move.
+  template <class Optimiser>
+  void update(const Optimiser& optimiser, double learning_rate, std::uint64_t step,
+              std::span<const optim::live_runs> places, float* w, const float* g, float* first, float* second) const {
+    cpu::update(par_, optimiser, learning_rate, step, places, w, g, first, second);
+  }
+
+ private:
+  static constexpr conv2d_geometry on_one_pixel(std::size_t in, std::size_t out) {
+    return {.in_channels = in, .in_height = 1, .in_width = 1, .out_channels = out};
+  }
+  static std::uint8_t* bytes(float* p) { return reinterpret_cast<std::uint8_t*>(p); }
+  static const std::uint8_t* bytes(const float* p) { return reinterpret_cast<const std::uint8_t*>(p); }
+
+  parallel par_;
+};
+
+static_assert(backend::device<device>);
+
+}  // namespace kd::inline KD_ABI::cpu

@@ -1,0 +1,157 @@
+/// exp and log of vectors of floats, to within 2 units in the last place, for any vector width.
+///
+/// Both are the textbook scheme: reduce to a small interval by a power of two, evaluate a minimax polynomial there.
+/// The width is a template argument; width 1 is the portable twin that tests compare the others with.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <utility>
+
+#include "kd/core/abi.hpp"
+
+namespace kd::inline KD_ABI::cpu {
+
+/// A vector of Width floats (1, 4, 8 or 16, at most float_vector_width), and the integers of its comparisons.
+template <std::size_t Width>
+struct float_vector {
+  typedef float type __attribute__((vector_size(Width * sizeof(float))));
+  typedef std::int32_t integers __attribute__((vector_size(Width * sizeof(float))));
+};
+
+/// Floats in a native register. Wider vectors would be split, which changes the calling convention.
+#if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512DQ__) && defined(__AVX512VL__)
+inline constexpr std::size_t float_vector_width = 16;
+#elif defined(__AVX2__) && defined(__FMA__)
+inline constexpr std::size_t float_vector_width = 8;
+#else
+inline constexpr std::size_t float_vector_width = 4;
+#endif
+
+/// At or below this exp_nonpositive is exactly 0; true exp is 6.05e-39 there, a denormal number.
+inline constexpr float exp_underflow = -88.0f;
+
+namespace detail {
+
+template <std::size_t Width>
+using float_vec = typename float_vector<Width>::type;
+
+/// The same number in every lane. The sum with 0 keeps infinity and NaN; only the sign of -0 is lost.
+template <std::size_t Width>
+inline float_vec<Width> splat(float x) {
+  return x + float_vec<Width>{};
+}
+
+template <std::size_t Width>
+inline float_vec<Width> load_floats(const float* from) {
+  float_vec<Width> v;
+  std::memcpy(&v, from, sizeof v);
+  return v;
+}
+
+template <class Vector>
+inline void store_floats(float* to, const Vector& v) {
+  std::memcpy(to, &v, sizeof v);
+}
+
+/// The larger of each pair; `b` where either is NaN, as maxps has it.
+template <class Vector>
+inline Vector larger(const Vector& a, const Vector& b) {
+  return a > b ? a : b;
+}
+
+template <std::size_t Width, std::size_t Offset, std::size_t... I>
+inline float_vec<Width / 2> half_of(const float_vec<Width>& v, std::index_sequence<I...>) {
+  return __builtin_shufflevector(v, v, (Offset + I)...);
+}
+
+/// Folds a vector to one number by halving, always in the same order.
+template <std::size_t Width, class Fold>
+inline float fold_lanes(const float_vec<Width>& v, const Fold& fold) {
+  if constexpr (Width == 1) {
+    return v[0];
+  } else if constexpr (Width == 2) {
+    const float_vec<1> a = {v[0]}, b = {v[1]};
+    return fold(a, b)[0];
+  } else {
+    using indices = std::make_index_sequence<Width / 2>;
+    return fold_lanes<Width / 2>(fold(half_of<Width, 0>(v, indices{}), half_of<Width, Width / 2>(v, indices{})), fold);
+  }
+}
+template <std::size_t Width>
+inline float sum_of_lanes(const float_vec<Width>& v) {
+  return fold_lanes<Width>(v, [](const auto& a, const auto& b) { return a + b; });
+}
+template <std::size_t Width>
+inline float largest_lane(const float_vec<Width>& v) {
+  return fold_lanes<Width>(v, [](const auto& a, const auto& b) { return larger(a, b); });
+}
+
+}  // namespace detail
+
+/// exp(x) for x in [exp_underflow, 0]: exp(0) is exactly 1, exp(exp_underflow) exactly 0, NaN stays NaN. Below
+/// exp_underflow the result is meaningless: clamp first.
+template <std::size_t Width>
+inline typename float_vector<Width>::type exp_clamped(const typename float_vector<Width>::type& x) {
+  using vector = typename float_vector<Width>::type;
+  using integers = typename float_vector<Width>::integers;
+  // Adding 1.5 * 2^23 rounds to an integer n in the low bits; 127 more makes these bits the exponent field of 2^n,
+  // which is 0, and so the result, at n = -127.
+  constexpr float rounder = 0x1.8p23f + 127.0f;
+  const vector shifted = x * 0x1.715476p0f + rounder;
+  const vector n = shifted - rounder;
+  vector r = x - n * 0x1.62e4p-1f;   // ln 2 in two parts: n times the first, of 15 bits, is exact
+  r = r - n * 0x1.7f7d1cp-20f;       // [-0.3466, 0.3466]
+  // Minimax of degree 6 for the relative error, 3.1e-9, with the first two coefficients fixed to 1.
+  vector p = r * 0x1.6a23cep-10f + 0x1.123a2p-7f;
+  p = p * r + 0x1.5558f2p-5f;
+  p = p * r + 0x1.555492p-3f;
+  p = p * r + 0x1.fffffcp-2f;
+  p = p * r + 1.0f;
+  p = p * r + 1.0f;
+  integers bits;
+  std::memcpy(&bits, &shifted, sizeof bits);
+  bits <<= 23;
+  vector scale;
+  std::memcpy(&scale, &bits, sizeof scale);
+  return p * scale;
+}
+
+/// exp(x) for x <= 0, minus infinity included; 0 at and below exp_underflow. NaN stays NaN.
+template <std::size_t Width>
+inline typename float_vector<Width>::type exp_nonpositive(const typename float_vector<Width>::type& x) {
+  return exp_clamped<Width>(detail::larger(detail::splat<Width>(exp_underflow), x));
+}
+
+/// log(x) for positive normal x; log(1) is exactly 0. Other x (0, negative, infinity) are outside its domain; NaN stays NaN.
+template <std::size_t Width>
+inline typename float_vector<Width>::type log_positive(const typename float_vector<Width>::type& x) {
+  using vector = typename float_vector<Width>::type;
+  using integers = typename float_vector<Width>::integers;
+  integers bits;
+  std::memcpy(&bits, &x, sizeof bits);
+  // x = 2^e m with m in [sqrt(1/2), sqrt(2)).
+  const integers from_root = bits - 0x3f3504f3;
+  const integers e = from_root >> 23;
+  const integers m_bits = (from_root & 0x7fffff) + 0x3f3504f3;
+  vector m;
+  std::memcpy(&m, &m_bits, sizeof m);
+  const vector f = m - 1.0f;
+  const vector n = __builtin_convertvector(e, vector);
+  // Cephes logf: log(1 + f) = f - f^2/2 + f^3 P(f) on this interval.
+  vector p = f * 7.0376836292e-2f - 1.1514610310e-1f;
+  p = p * f + 1.1676998740e-1f;
+  p = p * f - 1.2420140846e-1f;
+  p = p * f + 1.4249322787e-1f;
+  p = p * f - 1.6668057665e-1f;
+  p = p * f + 2.0000714765e-1f;
+  p = p * f - 2.4999993993e-1f;
+  p = p * f + 3.3333331174e-1f;
+  const vector square = f * f;
+  vector rest = f * square * p + n * 0x1.7f7d1cp-20f - 0.5f * square;
+  const vector result = (f + rest) + n * 0x1.62e4p-1f;
+  return x != x ? x : result;
+}
+
+}  // namespace kd::inline KD_ABI::cpu

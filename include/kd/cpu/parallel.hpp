@@ -1,0 +1,66 @@
+/// Threads of the CPU device: OpenMP where the translation unit is compiled with it, one thread otherwise.
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+
+#if defined(_OPENMP)
+#include <omp.h>
+#endif
+
+#include "kd/core/abi.hpp"
+#include "kd/core/shape.hpp"
+
+namespace kd::inline KD_ABI::cpu {
+
+/// Samples per block of the activation layout [block][H][W][C][lanes], the same on every instruction set.
+inline constexpr std::size_t lanes = 16;
+
+/// Blocks of `lanes` samples that hold a batch.
+constexpr std::size_t blocks_of(std::size_t batch) { return (batch + lanes - 1) / lanes; }
+
+/// How many threads a kernel may use. Work is cut into contiguous parts of the *output*, so that no sum is ever split
+/// by thread and results are bit-equal for any number of threads.
+struct parallel {
+  int threads = 1;
+
+  /// Calls part(begin, end, thread) once per thread over [0, count); runs inline where one thread suffices.
+  template <class Part>
+  void split(std::size_t count, const Part& part) const {
+    const std::size_t parts = std::min<std::size_t>(count, static_cast<std::size_t>(std::max(threads, 1)));
+    if (parts <= 1) {
+      if (count > 0) part(std::size_t{0}, count, std::size_t{0});
+      return;
+    }
+#if defined(_OPENMP)
+#pragma omp parallel num_threads(static_cast <int>(parts))
+    {
+      // The runtime may grant fewer threads than asked for; every part is done all the same.
+      const auto team = static_cast<std::size_t>(omp_get_num_threads());
+      for (auto p = static_cast<std::size_t>(omp_get_thread_num()); p < parts; p += team)
+        part(count * p / parts, count * (p + 1) / parts, p);
+    }
+#else
+    for (std::size_t p = 0; p < parts; ++p) part(count * p / parts, count * (p + 1) / parts, p);
+#endif
+  }
+
+  /// Calls body(i) for every i of [0, count).
+  template <class Body>
+  void for_each(std::size_t count, const Body& body) const {
+    split(count, [&](std::size_t begin, std::size_t end, std::size_t) {
+      for (std::size_t i = begin; i < end; ++i) body(i);
+    });
+  }
+
+  /// The threads that this build can use at most: the processors OpenMP sees, or 1 without OpenMP.
+  static int available() {
+#if defined(_OPENMP)
+    return omp_get_num_procs();
+#else
+    return 1;
+#endif
+  }
+};
+
+}  // namespace kd::inline KD_ABI::cpu

@@ -1,0 +1,129 @@
+/// Vectors of sixteen floats, one per lane of a block, made of native vectors of 16, 8, 4 or 1 floats.
+///
+/// The native width is a template argument everywhere, so that the code of every width runs on every machine (the
+/// compiler splits what the machine lacks); width 1 is plain scalar code, the portable twin.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <utility>
+
+#include "kd/core/abi.hpp"
+
+namespace kd::inline KD_ABI::cpu {
+
+/// Floats in the widest native vector of this translation unit's instruction set.
+#if defined(__AVX512F__)
+inline constexpr std::size_t native_width = 16;
+#elif defined(__AVX2__)
+inline constexpr std::size_t native_width = 8;
+#else
+inline constexpr std::size_t native_width = 4;
+#endif
+
+namespace detail {
+
+/// A native vector of Width floats, the integers its comparisons yield, and a byte for each of them.
+template <std::size_t Width>
+struct native;
+
+#define KD_NATIVE_VECTOR(width)                                                        \
+  template <>                                                                          \
+  struct native<width> {                                                               \
+    typedef float type __attribute__((vector_size(width * sizeof(float))));            \
+    typedef std::int32_t integers __attribute__((vector_size(width * sizeof(float)))); \
+    typedef std::uint8_t bytes __attribute__((vector_size(width)));                    \
+  };
+KD_NATIVE_VECTOR(16)
+KD_NATIVE_VECTOR(8)
+KD_NATIVE_VECTOR(4)
+#undef KD_NATIVE_VECTOR
+
+template <>
+struct native<1> {
+  using type = float;
+  using integers = std::int32_t;
+  using bytes = std::uint8_t;
+};
+
+template <std::size_t Width>
+using vector_of = typename native<Width>::type;
+
+// Vectors are passed by reference: returning one wider than the instruction set's is an ABI change that compilers warn
+// of.
+template <std::size_t Width>
+inline void load(vector_of<Width>& vector, const float* from) {
+  __builtin_memcpy(&vector, from, sizeof(vector));
+}
+template <std::size_t Width>
+inline void store(float* to, const vector_of<Width>& vector) {
+  __builtin_memcpy(to, &vector, sizeof(vector));
+}
+
+/// Width bytes as integers, and the lowest bytes of integers.
+template <std::size_t Width>
+inline void load_bytes(typename native<Width>::integers& integers, const std::uint8_t* from) {
+  typename native<Width>::bytes bytes;
+  __builtin_memcpy(&bytes, from, sizeof(bytes));
+  if constexpr (Width == 1)
+    integers = bytes;
+  else
+    integers = __builtin_convertvector(bytes, typename native<Width>::integers);
+}
+template <std::size_t Width>
+inline void store_bytes(std::uint8_t* to, const typename native<Width>::integers& integers) {
+  typename native<Width>::bytes bytes;
+  if constexpr (Width == 1)
+    bytes = static_cast<std::uint8_t>(integers);
+  else
+    bytes = __builtin_convertvector(integers, typename native<Width>::bytes);
+  __builtin_memcpy(to, &bytes, sizeof(bytes));
+}
+
+/// first, first + 1, ...
+template <std::size_t Width>
+inline void count_up(typename native<Width>::integers& integers, std::int32_t first) {
+  if constexpr (Width == 1)
+    integers = first;
+  else
+    for (std::size_t i = 0; i < Width; ++i) integers[i] = first + static_cast<std::int32_t>(i);
+}
+
+/// Exchanges the off-diagonal Step x Step blocks of rows `low` and `high` = low + Step.
+template <std::size_t Width, std::size_t Step, std::size_t... J>
+inline void transpose_step(vector_of<Width>& low, vector_of<Width>& high, std::index_sequence<J...>) {
+  const vector_of<Width> a = low, b = high;
+  low = __builtin_shufflevector(a, b, ((J & Step) ? Width + J - Step : J)...);
+  high = __builtin_shufflevector(a, b, ((J & Step) ? Width + J : J + Step)...);
+}
+
+template <std::size_t Width, std::size_t Step>
+inline void transpose_steps(vector_of<Width> (&rows)[Width]) {
+#pragma GCC unroll 16
+  for (std::size_t i = 0; i < Width; ++i)
+    if (!(i & Step)) transpose_step<Width, Step>(rows[i], rows[i + Step], std::make_index_sequence<Width>{});
+  if constexpr (Step * 2 < Width) transpose_steps<Width, Step * 2>(rows);
+}
+
+/// to[j * to_row + i] = from[i * from_row + j] for i, j in [0, 16); rows of `from` past `rows` count as zero.
+template <std::size_t Width>
+inline void transpose_16x16(const float* from, std::size_t from_row, std::size_t rows, float* to, std::size_t to_row) {
+  if constexpr (Width == 1) {
+    for (std::size_t j = 0; j < 16; ++j)
+      for (std::size_t i = 0; i < 16; ++i) to[j * to_row + i] = i < rows ? from[i * from_row + j] : 0.0f;
+  } else {
+    for (std::size_t i = 0; i < 16; i += Width)
+      for (std::size_t j = 0; j < 16; j += Width) {
+        vector_of<Width> tile[Width] = {};
+#pragma GCC unroll 16
+        for (std::size_t r = 0; r < Width; ++r)
+          if (i + r < rows) load<Width>(tile[r], from + (i + r) * from_row + j);
+        transpose_steps<Width, 1>(tile);
+#pragma GCC unroll 16
+        for (std::size_t r = 0; r < Width; ++r) store<Width>(to + (j + r) * to_row + i, tile[r]);
+      }
+  }
+}
+
+}  // namespace detail
+}  // namespace kd::inline KD_ABI::cpu

@@ -1,0 +1,253 @@
+/// A network on a device: the buffers of a model, and its forward and backward pass.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <memory>
+#include <utility>
+#include <vector>
+
+#include "kd/backend/device.hpp"
+#include "kd/core/random.hpp"
+#include "kd/nn/activation_memory.hpp"
+#include "kd/nn/canonical.hpp"
+#include "kd/nn/plan.hpp"
+
+namespace kd::inline KD_ABI {
+
+/// The random numbers of one training step: dropout masks are a function of these and of the element.
+struct step_random {
+  std::uint64_t seed = 0;
+  std::uint32_t step = 0;
+};
+
+/// Owns the parameters, gradients and running statistics of `Model`, one flat buffer each, and its activations.
+///
+/// Buffers grow to the largest batch seen and are then kept: a training step allocates nothing. Move-only.
+template <class Model, backend::device Device>
+class network {
+ public:
+  using model = Model;
+  using device_type = Device;
+  using plan = nn::plan_of<Model>;
+  static constexpr std::size_t parameter_count = plan::parameter_count;
+  static constexpr std::size_t state_count = plan::state_count;
+  static constexpr std::size_t classes = plan::output.channels;
+
+  /// A network with the initial weights of `seed`: equal seeds give equal weights on every device.
+  network(Device& device, std::uint64_t seed)
+      : device_(&device),
+        parameters_(device.template allocate<float>(parameter_count)),
+        gradients_(device.template allocate<float>(parameter_count)),
+        state_(device.template allocate<float>(state_count)),
+        fixed_(device.template allocate<float>(fixed_size)) {
+    initialise(seed);
+  }
+
+  Device& device() const { return *device_; }
+  float* parameters() { return parameters_.data(); }
+  const float* parameters() const { return parameters_.data(); }
+  float* gradients() { return gradients_.data(); }
+  const float* gradients() const { return gradients_.data(); }
+  /// Running means and variances.
+  float* state() { return state_.data(); }
+  const float* state() const { return state_.data(); }
+  /// Training batches that the running statistics have seen: PyTorch's num_batches_tracked.
+  std::int64_t batches_tracked = 0;
+
+  /// Makes room for batches of up to `batch` samples.
+  void reserve(std::size_t batch, bool training) {
+    const std::size_t padded = Device::padded(batch);
+    grow(arena_, (training ? train_memory::size : infer_memory::size) * padded);
+    grow(scratch_, scratch_size(batch, std::make_index_sequence<plan::node_count>{}));
+  }
+
+  /// Where the input of the next forward pass goes, in the device's layout.
+  float* input(std::size_t batch, bool training) {
+    reserve(batch, training);
+    return arena_.data() + (training ? train_memory::value(0) : infer_memory::value(0)) * Device::padded(batch);
+  }
+
+  /// Runs the network on what lies in input(); returns the logits in the device's layout. Evaluation uses the running
+  /// statistics and no dropout.
+  const float* forward_infer(std::size_t batch) {
+    reserve(batch, false);
+    forward<false>(batch, {}, std::make_index_sequence<plan::node_count>{});
+    return arena_.data() + infer_memory::value(plan::output_value) * Device::padded(batch);
+  }
+  const float* forward_train(std::size_t batch, step_random random) {
+    reserve(batch, true);
+    forward<true>(batch, random, std::make_index_sequence<plan::node_count>{});
+    ++batches_tracked;
+    return arena_.data() + train_memory::value(plan::output_value) * Device::padded(batch);
+  }
+
+  /// Where the gradient of the logits goes before backward(), in the device's layout.
+  float* logits_gradient(std::size_t batch) {
+    return arena_.data() + train_memory::gradient(plan::output_value) * Device::padded(batch);
+  }
+  /// Fills gradients() from the gradient of the logits and the activations of the last forward_train().
+  void backward(std::size_t batch, step_random random) {
+    backward(batch, random, std::make_index_sequence<plan::node_count>{});
+  }
+
+  /// Sets initial weights, and running statistics to those of a fresh network.
+  void initialise(std::uint64_t seed) {
+    std::vector<float> weights(parameter_count), state(state_count), tensor;
+    std::uint32_t ordinal = 0;
+    for (const nn::tensor_info& info : plan::tensors) {
+      tensor.resize(info.spec.size());
+      fill_initial(info.spec, seed, ordinal, tensor);
+      ordinal += info.spec.trainable ? 1 : 0;
+      nn::from_canonical(info.spec, tensor.data(), (info.spec.trainable ? weights : state).data() + info.offset);
+    }
+    device_->upload(weights.data(), parameter_count, parameters_.data());
+    device_->upload(state.data(), state_count, state_.data());
+    batches_tracked = 0;
+  }
+
+  /// One tensor in PyTorch's order, on the host.
+  std::vector<float> read(const nn::tensor_info& info) const {
+    std::vector<float> stored(info.spec.size()), canonical(info.spec.size());
+    device_->download((info.spec.trainable ? parameters() : state()) + info.offset, stored.size(), stored.data());
+    nn::to_canonical(info.spec, stored.data(), canonical.data());
+    return canonical;
+  }
+  /// The gradient of one trainable tensor, likewise.
+  std::vector<float> read_gradient(const nn::tensor_info& info) const {
+    std::vector<float> stored(info.spec.size()), canonical(info.spec.size());
+    device_->download(gradients() + info.offset, stored.size(), stored.data());
+    nn::to_canonical(info.spec, stored.data(), canonical.data());
+    return canonical;
+  }
+  void write(const nn::tensor_info& info, const float* canonical) {
+    std::vector<float> stored(info.spec.size());
+    nn::from_canonical(info.spec, canonical, stored.data());
+    device_->upload(stored.data(), stored.size(), (info.spec.trainable ? parameters() : state()) + info.offset);
+  }
+
+ private:
+  using train_memory = nn::activation_memory<Model, true>;
+  using infer_memory = nn::activation_memory<Model, false>;
+  template <class T>
+  using buffer = typename Device::template buffer<T>;
+
+  static constexpr auto fixed_offset = []<std::size_t... I>(std::index_sequence<I...>) {
+    std::array<std::size_t, plan::node_count + 1> at{};
+    ((at[I + 1] = at[I] + (plan::nodes[I].absorbed
+                               ? 0
+                               : plan::template layer<I>::saved_fixed(plan::nodes[I].in, plan::nodes[I].fused))),
+     ...);
+    return at;
+  }
+  (std::make_index_sequence<plan::node_count>{});
+  static constexpr std::size_t fixed_size = fixed_offset[plan::node_count];
+
+  template <std::size_t... I>
+  static std::size_t scratch_size(std::size_t batch, std::index_sequence<I...>) {
+    return std::max({std::size_t{0}, plan::template layer<I>::template scratch<Device>(
+                                         plan::nodes[I].in, plan::nodes[I].fused, batch)...});
+  }
+
+  void grow(buffer<float>& b, std::size_t floats) {
+    if (b.size() < floats) b = device_->template allocate<float>(floats);
+  }
+
+  static void fill_initial(const nn::parameter& p, std::uint64_t seed, std::uint32_t ordinal, std::vector<float>& out) {
+    for (std::size_t i = 0; i < out.size(); ++i) {
+      if (p.start == nn::initial::zeros || p.start == nn::initial::ones) {
+        out[i] = p.start == nn::initial::ones ? 1.0f : 0.0f;
+        continue;
+      }
+      const random_words words =
+          random_at(seed, random_stream::initial_weights, static_cast<std::uint32_t>(i / 4), 0, ordinal);
+      if (p.start == nn::initial::uniform) {
+        out[i] = (2 * uniform(words[i % 4]) - 1) * p.scale;
+      } else {
+        // Box and Muller 1958: two words give two normal numbers.
+        const std::size_t pair = i % 4 / 2 * 2;
+        const double radius = std::sqrt(-2 * std::log(1.0 - static_cast<double>(uniform(words[pair]))));
+        const double angle = 6.283185307179586 * static_cast<double>(uniform(words[pair + 1]));
+        out[i] = static_cast<float>(p.scale * radius * (i % 2 == 0 ? std::cos(angle) : std::sin(angle)));
+      }
+    }
+  }
+
+  template <bool Training, std::size_t... I>
+  void forward(std::size_t batch, step_random random, std::index_sequence<I...>) {
+    (forward_node<Training, I>(batch, random), ...);
+  }
+  template <bool Training, std::size_t I>
+  void forward_node(std::size_t batch, step_random random) {
+    constexpr nn::node n = plan::nodes[I];
+    if constexpr (!n.absorbed) {
+      using memory = nn::activation_memory<Model, Training>;
+      const std::size_t padded = Device::padded(batch);
+      float* arena = arena_.data();
+      const nn::forward_pass pass{
+          .batch = batch,
+          .training = Training,
+          .x = arena + memory::value(n.input) * padded,
+          .residual = n.second == nn::no_value ? nullptr : arena + memory::value(n.second) * padded,
+          .y = arena + memory::value(n.output) * padded,
+          .parameters = parameters_.data() + n.parameters,
+          .state = state_.data() + n.state,
+          .saved = arena + memory::saved(I) * padded,
+          .saved_fixed = fixed_.data() + fixed_offset[I],
+          .scratch = scratch_.data(),
+          .seed = random.seed,
+          .step = random.step,
+          .random_layer = static_cast<std::uint32_t>(n.random_layer),
+      };
+      plan::template layer<I>::template forward<n.in, n.fused>(*device_, pass);
+    }
+  }
+
+  template <std::size_t... I>
+  void backward(std::size_t batch, step_random random, std::index_sequence<I...>) {
+    (backward_node<plan::node_count - 1 - I>(batch, random), ...);
+  }
+  template <std::size_t I>
+  void backward_node(std::size_t batch, step_random random) {
+    constexpr nn::node n = plan::nodes[I];
+    if constexpr (!n.absorbed && (n.trainable > 0 || n.needs_dx)) {
+      using memory = train_memory;
+      using layer = typename plan::template layer<I>;
+      constexpr bool add_dx = n.needs_dx && n.accumulates && !layer::accumulates;
+      const std::size_t padded = Device::padded(batch);
+      float* arena = arena_.data();
+      float* dx = n.needs_dx ? arena + memory::gradient(n.input) * padded : nullptr;
+      float* addend = arena + memory::addend(I) * padded;
+      float* second = n.second == nn::no_value ? nullptr : arena + memory::gradient(n.second) * padded;
+      float* second_addend = arena + memory::second_addend(I) * padded;
+      const nn::backward_pass pass{
+          .batch = batch,
+          .x = arena + memory::value(n.input) * padded,
+          .y = arena + memory::value(n.output) * padded,
+          .dy = arena + memory::gradient(n.output) * padded,
+          .dx = add_dx ? addend : dx,
+          .d_residual = n.second_accumulates ? second_addend : second,
+          .parameters = parameters_.data() + n.parameters,
+          .gradients = gradients_.data() + n.parameters,
+          .saved = arena + memory::saved(I) * padded,
+          .saved_fixed = fixed_.data() + fixed_offset[I],
+          .scratch = scratch_.data(),
+          .accumulate = n.accumulates && layer::accumulates,
+          .seed = random.seed,
+          .step = random.step,
+          .random_layer = static_cast<std::uint32_t>(n.random_layer),
+      };
+      layer::template backward<n.in, n.fused>(*device_, pass);
+      if constexpr (add_dx) device_->add(n.in, batch, dx, addend, dx);
+      if constexpr (n.second_accumulates) {
+        constexpr shape out = plan::value_shape(n.second);
+        device_->add(out, batch, second, second_addend, second);
+      }
+    }
+  }
+
+  Device* device_;
+  buffer<float> parameters_, gradients_, state_, fixed_, arena_, scratch_;
+};
+
+}  // namespace kd::inline KD_ABI

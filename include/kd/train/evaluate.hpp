@@ -1,0 +1,84 @@
+/// Evaluation: the logits of a whole set, and what they say about it.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "kd/core/image_view.hpp"
+#include "kd/core/tensor.hpp"
+#include "kd/data/loader.hpp"
+#include "kd/nn/network.hpp"
+
+namespace kd::inline KD_ABI::train {
+
+/// What a network gets right.
+struct evaluation {
+  std::size_t samples = 0;
+  double top1 = 0;                     // fraction whose largest logit is the label's
+  double top5 = 0;                     // fraction whose label is among the five largest (or all, of fewer classes)
+  tensor<std::uint32_t, 2> confusion;  // [label, prediction], counts
+
+  double top1_percent() const { return 100 * top1; }
+};
+
+/// Counts predictions over rows of logits [N,C] and their labels [N]; of equal logits the first class counts.
+inline evaluation evaluate_logits(const tensor<float, 2>& logits, std::span<const std::int32_t> labels) {
+  const std::size_t classes = logits.extent(1);
+  if (labels.size() != logits.extent(0))
+    reject_argument("kd::train::evaluate_logits", text("one label for each of ", logits.extent(0), " rows"),
+                    labels.size(), "pass the labels of the same samples");
+  evaluation result;
+  result.samples = labels.size();
+  result.confusion = tensor<std::uint32_t, 2>({classes, classes});
+  std::size_t right = 0, among_five = 0;
+  for (std::size_t i = 0; i < labels.size(); ++i) {
+    const std::span<const float> row = logits.row(i);
+    const auto label = static_cast<std::size_t>(labels[i]);
+    if (labels[i] < 0 || label >= classes)
+      reject_argument("kd::train::evaluate_logits", text("label ", i, " must be in [0, ", classes, ")"), labels[i],
+                      "use a network with as many classes as the data");
+    const auto best = static_cast<std::size_t>(std::max_element(row.begin(), row.end()) - row.begin());
+    std::size_t better = 0;
+    for (std::size_t c = 0; c < classes; ++c) better += row[c] > row[label] || (row[c] == row[label] && c < label);
+    ++result.confusion(label, best);
+    right += best == label;
+    among_five += better < 5;
+  }
+  if (result.samples > 0) {
+    result.top1 = static_cast<double>(right) / static_cast<double>(result.samples);
+    result.top5 = static_cast<double>(among_five) / static_cast<double>(result.samples);
+  }
+  return result;
+}
+
+/// The logits [N,Classes] of all images [N,C,H,W] in file order, in evaluation mode: running statistics, no dropout.
+template <class Network>
+tensor<float, 2> predict(Network& network, std::span<const std::uint8_t> images,
+                         const normalisation& pixels = imagenet_normalisation, std::size_t batch_size = 128) {
+  constexpr shape in = Network::plan::input;
+  if (images.size() % in.size() != 0)
+    reject_argument("kd::train::predict", text("a whole number of images of ", in.size(), " bytes"), images.size(),
+                    "pass images of the network's input shape");
+  auto& device = network.device();
+  const std::size_t samples = images.size() / in.size();
+  tensor<float, 2> logits({samples, Network::classes});
+  if (samples == 0) return logits;
+  const auto resident = device.resident(images);
+  auto order = device.template allocate<std::uint32_t>(samples);
+  std::vector<std::uint32_t> indices(samples);
+  data::sequential_order(indices);
+  device.upload(indices.data(), samples, order.data());
+  auto rows = device.template allocate<float>(batch_size * Network::classes);
+  for (std::size_t begin = 0; begin < samples; begin += batch_size) {
+    const std::size_t count = std::min(batch_size, samples - begin);
+    device.gather_images({resident.data(), in, order.data() + begin, count}, pixels, {}, 0, 0,
+                         network.input(count, false));
+    device.to_rows(Network::plan::output, count, network.forward_infer(count), rows.data());
+    device.download(rows.data(), count * Network::classes, logits.data() + begin * Network::classes);
+  }
+  return logits;
+}
+
+}  // namespace kd::inline KD_ABI::train

@@ -1,0 +1,78 @@
+/// Whole runs in one call: training from labels, distillation from a teacher, evaluation.
+#pragma once
+
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <type_traits>
+#include <vector>
+
+#include "kd/io/metrics_log.hpp"
+#include "kd/train/evaluate.hpp"
+#include "kd/train/resume.hpp"
+#include "kd/train/trainer.hpp"
+
+namespace kd::inline KD_ABI::train {
+
+/// Runs all epochs of a trainer that are still to do: resumes from settings().checkpoint where that file exists, saves
+/// to it and logs after every epoch. Returns the record of all epochs.
+template <class Trainer>
+std::vector<epoch_record> run(Trainer& trainer) {
+  const options& settings = trainer.settings();
+  if (!settings.checkpoint.empty() && std::filesystem::exists(settings.checkpoint))
+    load_state(trainer, settings.checkpoint);
+  std::optional<io::metrics_log> log;
+  // Lines of epochs that the checkpoint does not hold are dropped: they will be written again.
+  if (!settings.log.empty()) log = io::metrics_log::resume(settings.log, trainer.history().size());
+  while (trainer.history().size() < settings.epochs) {
+    const epoch_record& record = trainer.run_epoch();
+    if (!settings.checkpoint.empty()) save_state(trainer, settings.checkpoint);
+    if (log) log->write(to_json(record));
+  }
+  return trainer.history();
+}
+
+/// Trains a network from labels alone.
+template <class Network, class Optimiser>
+std::vector<epoch_record> fit(Network& network, const data::dataset& set, const Optimiser& optimiser,
+                              const options& settings = {}) {
+  trainer<Network, cross_entropy, Optimiser> one(network, set, {}, optimiser, settings);
+  return run(one);
+}
+
+/// Distils from logits [N,C] that a teacher gave for the training images in file order. Augmented images are not those
+/// images, so augmentation needs a live teacher: argument_error.
+template <class Network, class Optimiser>
+std::vector<epoch_record> distil(Network& student, const tensor<float, 2>& teacher_logits, const data::dataset& set,
+                                 const distillation& loss, const Optimiser& optimiser, const options& settings = {}) {
+  if (settings.augment.any())
+    reject_argument("kd::train::distil", "cached teacher logits need the same images in every epoch", "augmentation",
+                    "pass the teacher network instead of its logits");
+  trainer<Network, distillation, Optimiser, cached_teacher> one(student, set, loss, optimiser, settings,
+                                                                cached_teacher{&teacher_logits});
+  return run(one);
+}
+
+/// Distils from a teacher network: from its cached logits, computed once, or, with augmentation, from its forward pass
+/// on every batch.
+template <class Network, class Teacher, class Optimiser>
+requires requires { typename Teacher::plan; }
+std::vector<epoch_record> distil(Network& student, Teacher& teacher, const data::dataset& set, const distillation& loss,
+                                 const Optimiser& optimiser, const options& settings = {}) {
+  static_assert(Teacher::classes == Network::classes,
+                "kd::train::distil: the teacher's classes must equal the student's");
+  if (!settings.augment.any())
+    return distil(student, predict(teacher, set.train.images, settings.pixels), set, loss, optimiser, settings);
+  trainer<Network, distillation, Optimiser, live_teacher<Teacher>> one(student, set, loss, optimiser, settings,
+                                                                       live_teacher<Teacher>{&teacher});
+  return run(one);
+}
+
+/// What a network gets right on one split.
+template <class Network>
+evaluation evaluate(Network& network, const data::split& split, const normalisation& pixels = imagenet_normalisation,
+                    std::size_t batch_size = 128) {
+  return evaluate_logits(predict(network, split.images, pixels, batch_size), split.labels);
+}
+
+}  // namespace kd::inline KD_ABI::train

@@ -1,0 +1,25 @@
+/// Where a student's soft targets come from.
+#pragma once
+
+#include <cstddef>
+
+#include "kd/core/tensor.hpp"
+#include "kd/nn/network.hpp"
+
+namespace kd::inline KD_ABI::train {
+
+/// Labels alone.
+struct no_teacher {};
+
+/// Logits [N,C] that were computed once, by sample: right where every epoch shows the same images.
+struct cached_teacher {
+  const tensor<float, 2>* logits;
+};
+
+/// A network that sees every augmented batch as the student sees it; it only evaluates and never learns.
+template <class Network>
+struct live_teacher {
+  Network* network;
+};
+
+}  // namespace kd::inline KD_ABI::train

@@ -1,0 +1,6 @@
+// expect: kd::nn::batch_norm2d: the incoming shape must be an image
+#include "kd/models/light_nn.hpp"
+
+using namespace kd::nn;
+using Model = sequential<kd::row<8>, batch_norm2d<>>;
+static_assert(plan_of<Model>::parameter_count > 0);

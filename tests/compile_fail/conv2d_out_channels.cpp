@@ -1,0 +1,5 @@
+// expect: kd::nn::conv2d: out_channels must be at least 1
+#include "kd/models/light_nn.hpp"
+
+using namespace kd::nn;
+static_assert((conv2d<0, 3>::check<kd::image_shape(3, 8, 8)>(), true));

@@ -1,0 +1,2 @@
+// expect: must hold
+static_assert(true, "must hold");

@@ -1,0 +1,4 @@
+#include "everything.hpp"
+
+const char* other_unit_version();
+const char* other_unit_version() { return kd::version; }

@@ -1,0 +1,109 @@
+#!/bin/sh
+# run_case.sh CASE CMAKE SOURCE BUILD SCRATCH COMPILER GENERATOR: takes kd into a project in one way, builds and runs it.
+set -eu
+case=$1 cmake=$2 source=$3 build=$4 scratch=$5 compiler=$6 generator=$7
+here=$source/tests/package
+rm -rf "$scratch"
+mkdir -p "$scratch"
+
+fail() {
+  echo "package.$case: $1" >&2
+  exit 1
+}
+
+configure() {  # configure SOURCE ARGUMENT...
+  from=$1
+  shift
+  "$cmake" -G "$generator" -S "$from" -B "$scratch/build" -DCMAKE_CXX_COMPILER="$compiler" -DCMAKE_BUILD_TYPE=Debug \
+    -DCMAKE_EXPORT_COMPILE_COMMANDS=ON "$@" >"$scratch/configure.log" 2>&1 || {
+    cat "$scratch/configure.log"
+    return 1
+  }
+}
+
+build_and_run() {
+  "$cmake" --build "$scratch/build" --target downstream >"$scratch/build.log" 2>&1 || {
+    cat "$scratch/build.log"
+    fail "does not build"
+  }
+  said=$("$scratch/build/downstream") || fail "the program failed"
+  echo "$said"
+  case $said in
+    "kd "*) ;;
+    *) fail "the program did not print kd's version" ;;
+  esac
+  # kd's own flags must not reach the projects of others.
+  if grep -E -e '-march=|-Werror|-fsanitize|-ffast-math' "$scratch/build/compile_commands.json"; then
+    fail "kd::kd brought the flags above"
+  fi
+}
+
+# The one source of the version.
+version=$(sed -nE 's/^#define KD_VERSION_(MAJOR|MINOR|PATCH) ([0-9]+)$/\2/p' "$source/include/kd/core/abi.hpp" | paste -sd .)
+major=${version%%.*}
+minor=${version#*.}
+minor=${minor%.*}
+
+rejected() {  # rejected VERSION: find_package must fail and say both versions
+  if "$cmake" -G "$generator" -S "$here/version" -B "$scratch/build" -DCMAKE_CXX_COMPILER="$compiler" \
+    -DCMAKE_PREFIX_PATH="$scratch/prefix" -DWANTED="$1" >"$scratch/configure.log" 2>&1; then
+    fail "find_package(kd $1) accepted version $version"
+  fi
+  grep -q "requested version \"$1\"" "$scratch/configure.log" || { cat "$scratch/configure.log"; fail "wrong message"; }
+  grep -q "version: $version" "$scratch/configure.log" || { cat "$scratch/configure.log"; fail "wrong message"; }
+  echo "find_package(kd $1): rejected, version $version is named"
+  rm -rf "$scratch/build"
+}
+
+case $case in
+  install)
+    "$cmake" --install "$build" --prefix "$scratch/prefix" >"$scratch/install.log"
+    configure "$source/examples/downstream" -DCMAKE_PREFIX_PATH="$scratch/prefix"
+    build_and_run
+    grep -rn -e "$source" -e "$build" "$scratch/prefix" && fail "the files above name the machine that installed them"
+    [ -s "$scratch/prefix/share/licenses/kd/LICENSE" ] || fail "the licence is not installed"
+    # Every header, and nothing but headers.
+    for root in include kernels; do
+      [ -d "$source/$root" ] || continue
+      (cd "$source/$root" && find . -name '*.hpp' -o -name '*.cuh')
+    done | sort >"$scratch/wanted"
+    (cd "$scratch/prefix/include" && find . -type f) | sort >"$scratch/installed"
+    diff "$scratch/wanted" "$scratch/installed" || fail "the installed headers differ from the sources'"
+    ;;
+  install_moved)
+    "$cmake" --install "$build" --prefix "$scratch/first" >"$scratch/install.log"
+    mv "$scratch/first" "$scratch/moved"
+    configure "$source/examples/downstream" -DCMAKE_PREFIX_PATH="$scratch/moved"
+    build_and_run
+    ;;
+  destdir)
+    DESTDIR="$scratch/stage" "$cmake" --install "$build" --prefix /opt/kd >"$scratch/install.log"
+    configure "$source/examples/downstream" -DCMAKE_PREFIX_PATH="$scratch/stage/opt/kd"
+    build_and_run
+    ;;
+  add_subdirectory | fetch_content)
+    configure "$here/$case" -DKD_SOURCE="$source"
+    build_and_run
+    # A subproject installs nothing and builds nothing of its own.
+    "$cmake" --install "$scratch/build" --prefix "$scratch/prefix" >"$scratch/install.log" 2>&1 || true
+    [ -z "$(find "$scratch/prefix" -name '*.hpp' 2>/dev/null)" ] || fail "kd as a subproject installed its headers"
+    [ "$(grep -c '"file"' "$scratch/build/compile_commands.json")" = 1 ] || fail "kd as a subproject builds its own programs"
+    ;;
+  build_tree)
+    configure "$source/examples/downstream" -Dkd_DIR="$build"
+    build_and_run
+    ;;
+  version_rejected)
+    "$cmake" --install "$build" --prefix "$scratch/prefix" >"$scratch/install.log"
+    rejected 99
+    rejected "$major.$((minor + 1))"
+    # The control: what is installed is accepted.
+    "$cmake" -G "$generator" -S "$here/version" -B "$scratch/build" -DCMAKE_CXX_COMPILER="$compiler" \
+      -DCMAKE_PREFIX_PATH="$scratch/prefix" -DWANTED="$version" >"$scratch/configure.log" 2>&1 ||
+      { cat "$scratch/configure.log"; fail "find_package(kd $version) was rejected"; }
+    ;;
+  *)
+    fail "unknown case"
+    ;;
+esac
+rm -rf "$scratch"

@@ -1,0 +1,25 @@
+/// The message of the exception that a call must throw.
+#pragma once
+
+#include <string>
+
+namespace kd_test {
+
+/// The message of an `Exception` thrown by `call`; "nothing was thrown" where it returns. Others pass through.
+template <class Exception, class Call>
+std::string message_of(const Call& call) {
+  try {
+    call();
+  } catch (const Exception& e) {
+    return e.what();
+  }
+  return "nothing was thrown";
+}
+
+/// Whether every part stands in the text.
+template <class... Parts>
+bool holds(const std::string& text, const Parts&... parts) {
+  return (... && (text.find(parts) != std::string::npos));
+}
+
+}  // namespace kd_test
