@@ -76,7 +76,7 @@ endif()
 if(NOT KD_OPENMP STREQUAL "OFF")
   find_package(OpenMP QUIET COMPONENTS CXX)
 endif()
-kd_decide(KD_OPENMP OpenMP kd_has_openmp "${OpenMP_CXX_FOUND}" "version ${OpenMP_CXX_VERSION}"
+kd_decide(KD_OPENMP OpenMP kd_has_openmp "${OpenMP_CXX_FOUND}" "${OpenMP_CXX_FLAGS}"
           "libgomp1 for g++, libomp-19-dev for clang++-19")
 
 if(NOT KD_BUILD_TESTS STREQUAL "OFF")
@@ -87,16 +87,10 @@ kd_decide(KD_BUILD_TESTS tests kd_has_tests "${Catch2_FOUND}" "Catch2 ${Catch2_V
 
 if(NOT KD_BUILD_EXAMPLES STREQUAL "OFF")
   find_package(CLI11 QUIET)
-  find_package(nlohmann_json QUIET)
   find_program(KD_GNUPLOT gnuplot)
-  mark_as_advanced(KD_GNUPLOT CLI11_DIR nlohmann_json_DIR)
-  set(kd_examples_found FALSE)
-  if(CLI11_FOUND AND nlohmann_json_FOUND)
-    set(kd_examples_found TRUE)
-  endif()
+  mark_as_advanced(KD_GNUPLOT CLI11_DIR)
 endif()
-kd_decide(KD_BUILD_EXAMPLES examples kd_has_examples "${kd_examples_found}"
-          "CLI11 ${CLI11_VERSION}, nlohmann-json ${nlohmann_json_VERSION}" "libcli11-dev nlohmann-json3-dev")
+kd_decide(KD_BUILD_EXAMPLES examples kd_has_examples "${CLI11_FOUND}" "CLI11 ${CLI11_VERSION}" "libcli11-dev")
 if(kd_has_examples AND KD_GNUPLOT)
   kd_say(figures on "(${KD_GNUPLOT}, used by report when it runs)")
 elseif(kd_has_examples)

@@ -85,13 +85,12 @@ int main() try {
   const kd::data::dataset set = kd::data::open({.synthetic = {.train = 2048, .test = 500}});
   std::printf("%s", nn::summary<Student>().c_str());
 
-  kd::train::progress show(stderr);
   kd::network<kd::models::LightNN, kd::cpu::device> teacher(device, 1);
-  kd::train::fit(teacher, set, kd::optim::adam{}, {.epochs = 2, .name = "teacher", .show = &show});
+  kd::train::fit(teacher, set, kd::optim::adam{}, {.epochs = 2, .name = "teacher", .show = stderr});
   kd::network<Student, kd::cpu::device> student(device, 2);
   const auto history =
       kd::train::distil(student, teacher, set, {.temperature = 4, .kd_weight = 0.5f, .ce_weight = 0.5f},
-                        kd::optim::adamw{.learning_rate = 2e-3}, {.epochs = 4, .name = "student", .show = &show});
+                        kd::optim::adamw{.learning_rate = 2e-3}, {.epochs = 4, .name = "student", .show = stderr});
   std::printf("loss %.3f after the first epoch, %.3f after the last; %.1f %% of the test images\n",
               history.front().loss, history.back().loss, kd::train::evaluate(student, set.test).top1_percent());
   return history.back().loss < history.front().loss ? 0 : 1;

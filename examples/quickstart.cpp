@@ -15,14 +15,14 @@ int main() try {
   kd::cpu::device device;
   // CIFAR-10 where KD_DATA names its folder; otherwise drawn shapes, so that this runs anywhere.
   const kd::data::dataset set = kd::data::open({.synthetic = {.train = 4096, .test = 1000}});
-  kd::train::progress show(stderr);
 
   kd::network<kd::models::LightNN, kd::cpu::device> teacher(device, 1);
-  kd::train::fit(teacher, set, kd::optim::adam{.learning_rate = 1e-3}, {.epochs = 3, .name = "teacher", .show = &show});
+  kd::train::fit(teacher, set, kd::optim::adam{.learning_rate = 1e-3},
+                 {.epochs = 3, .name = "teacher", .show = stderr});
 
   kd::network<Student, kd::cpu::device> student(device, 2);
   kd::train::distil(student, teacher, set, kd::distillation{.temperature = 2, .kd_weight = 0.25f, .ce_weight = 0.75f},
-                    kd::optim::adam{.learning_rate = 1e-3}, {.epochs = 3, .name = "student", .show = &show});
+                    kd::optim::adam{.learning_rate = 1e-3}, {.epochs = 3, .name = "student", .show = stderr});
 
   std::printf("%s", summary<Student>().c_str());
   std::printf("teacher: %.1f %% of the test images, student: %.1f %%\n",

@@ -67,7 +67,6 @@ class experiment {
     if (spec.distilled) prepare_teacher(seed);
     const std::string key = report::key_of(spec.id, seed);
     kd::network<Model, device> net(device_, seed);
-    kd::train::progress show(stderr);
     const kd::train::options options{
         .epochs = settings_.epochs,
         .batch_size = settings_.batch_size,
@@ -77,7 +76,7 @@ class experiment {
         .name = key,
         .checkpoint = file("state", key, ".safetensors"),
         .log = file("logs", key, ".jsonl"),
-        .show = &show,
+        .show = stderr,
     };
     const kd::optim::adam adam{.learning_rate = settings_.learning_rate};
     report::result result{.spec = spec, .seed = seed, .parameters = net.parameter_count};

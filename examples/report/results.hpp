@@ -19,7 +19,7 @@ struct result {
   std::size_t parameters = 0;
   double test_accuracy = 0;  // percent
   double seconds = 0;        // of training
-  std::vector<kd::train::epoch_record> curve;
+  std::vector<kd::train::epoch_record> curve = {};
 };
 
 /// What all runs of one folder share; a folder is only continued with the same.

@@ -27,10 +27,12 @@ struct outcome {
 };
 
 batch random_batch(std::size_t rows, std::size_t classes, std::uint32_t which) {
-  batch b{rows, classes, kd_test::spread_logits(rows * classes, 8, which),
-          kd_test::spread_logits(rows * classes, 14, which + 1), {}};
-  for (std::size_t row = 0; row < rows; ++row)
-    b.labels.push_back(static_cast<std::int32_t>(row * 31 % classes));
+  batch b{rows,
+          classes,
+          kd_test::spread_logits(rows * classes, 8, which),
+          kd_test::spread_logits(rows * classes, 14, which + 1),
+          {}};
+  for (std::size_t row = 0; row < rows; ++row) b.labels.push_back(static_cast<std::int32_t>(row * 31 % classes));
   return b;
 }
 
@@ -51,14 +53,15 @@ outcome fused(const batch& b, const kd::distillation& options, int threads = 1, 
 /// Rounding of one KL is about 1e-7 of an exponential; T^2 multiplies it.
 double value_tolerance(double T) { return 1e-6 + 3e-7 * T * T; }
 
-void check_against_definition(const batch& b, const kd::distillation& options, const outcome& got) {
-  const auto want = kd_test::define_distillation(b.rows, b.classes, b.student.data(), b.teacher.data(), b.labels.data(),
-                                                 double{options.temperature}, double{options.kd_weight},
-                                                 double{options.ce_weight});
+/// `slack`: 4 for the portable twin, which adds up to 1,024 floats one by one.
+void check_against_definition(const batch& b, const kd::distillation& options, const outcome& got, double slack = 1) {
+  const auto want =
+      kd_test::define_distillation(b.rows, b.classes, b.student.data(), b.teacher.data(), b.labels.data(),
+                                   double{options.temperature}, double{options.kd_weight}, double{options.ce_weight});
   REQUIRE(got.result.finite());
   const kd::loss_terms& terms = got.result.terms;
-  const double tolerance = value_tolerance(options.temperature);
-  REQUIRE(kd_test::close(terms.cross_entropy, want.cross_entropy, 1e-6));
+  const double tolerance = slack * value_tolerance(options.temperature);
+  REQUIRE(kd_test::close(terms.cross_entropy, want.cross_entropy, slack * 1e-6));
   REQUIRE(kd_test::close(terms.kd, want.kd, tolerance));
   REQUIRE(kd_test::close(terms.soft_cross_entropy, want.soft_cross_entropy, tolerance));
   REQUIRE(kd_test::close(terms.total, want.total, tolerance));
@@ -70,8 +73,9 @@ void check_against_definition(const batch& b, const kd::distillation& options, c
     const double error = std::abs(got.d_student[i] - want.d_student[i]);
     if (!(error <= worst)) worst = error;
   }
-  const double largest = (options.ce_weight + options.kd_weight * double{options.temperature}) / static_cast<double>(b.rows);
-  REQUIRE(!(worst > 1e-6 * largest));
+  const double largest =
+      (options.ce_weight + options.kd_weight * double{options.temperature}) / static_cast<double>(b.rows);
+  REQUIRE(!(worst > slack * 1e-6 * largest));
 }
 
 template <class Call>
@@ -92,14 +96,16 @@ void check_edge_rows() {
     const std::size_t classes = edge.student.size();
     const batch alone{1, classes, edge.student, edge.teacher, {edge.label}};
     // The same row as the fourth of a batch longer than a block of lanes, all other rows plain.
-    batch among = random_batch(Width + 2, classes, 11);
-    std::copy(edge.student.begin(), edge.student.end(), among.student.begin() + static_cast<std::ptrdiff_t>(3 * classes));
-    std::copy(edge.teacher.begin(), edge.teacher.end(), among.teacher.begin() + static_cast<std::ptrdiff_t>(3 * classes));
+    batch among = random_batch(Width + 4, classes, 11);
+    std::copy(edge.student.begin(), edge.student.end(),
+              among.student.begin() + static_cast<std::ptrdiff_t>(3 * classes));
+    std::copy(edge.teacher.begin(), edge.teacher.end(),
+              among.teacher.begin() + static_cast<std::ptrdiff_t>(3 * classes));
     among.labels[3] = edge.label;
     for (const batch* b : {&alone, static_cast<const batch*>(&among)}) {
       const outcome got = fused<Width>(*b, options);
       if (edge.fault == kd::loss_fault_kind::none) {
-        check_against_definition(*b, options, got);
+        check_against_definition(*b, options, got, Width == 1 ? 4 : 1);
       } else {
         REQUIRE(static_cast<int>(got.result.fault.kind) == static_cast<int>(edge.fault));
         REQUIRE(got.result.fault.row == (b == &alone ? 0u : 3u));
@@ -125,7 +131,7 @@ TEST_CASE("distillation: value and gradient match the float64 definition", "[cpu
         CAPTURE(classes, rows, T);
         const kd::distillation options{.temperature = T, .kd_weight = 0.3f, .ce_weight = 0.6f};
         check_against_definition(b, options, fused(b, options));
-        if (rows == 17) check_against_definition(b, options, fused<1>(b, options));
+        if (rows == 17) check_against_definition(b, options, fused<1>(b, options), 4);
       }
     }
 }
@@ -141,8 +147,8 @@ TEST_CASE("distillation: fused and unfused agree", "[cpu][distillation]") {
       const batch b = random_batch(19, classes, 3);
       const kd::distillation options{.temperature = T, .kd_weight = 0.4f, .ce_weight = 0.7f};
       std::vector<float> workspace(kd::unfused::distillation_workspace(b.rows, classes)), d(b.rows * classes, 3.0f);
-      const auto want = kd::unfused::distillation_forward_backward(b.rows, classes, b.student.data(), b.teacher.data(),
-                                                                   b.labels.data(), options, d.data(), workspace.data());
+      const auto want = kd::unfused::distillation_forward_backward(
+          b.rows, classes, b.student.data(), b.teacher.data(), b.labels.data(), options, d.data(), workspace.data());
       const outcome got = fused(b, options);
       REQUIRE(kd_test::close(got.result.terms.total, want.total, 1e-5));
       REQUIRE(kd_test::close(got.result.terms.cross_entropy, want.cross_entropy, 1e-5));
@@ -164,7 +170,8 @@ TEST_CASE("distillation: fused and unfused agree", "[cpu][distillation]") {
     const outcome got = fused(b, options);
     REQUIRE(got.result.finite());
     // The unfused logarithms are floats: their rounding, relative to the largest, times T^2.
-    REQUIRE(kd_test::close(got.result.terms.total, want.total, 2e-6 + 2e-6 * options.temperature * options.temperature));
+    REQUIRE(
+        kd_test::close(got.result.terms.total, want.total, 2e-6 + 2e-6 * options.temperature * options.temperature));
     for (std::size_t c = 0; c < classes; ++c)
       REQUIRE(!(std::abs(got.d_student[c] - d[c]) > 3e-6 * std::max(1.0f, options.temperature)));
   }
@@ -239,7 +246,8 @@ TEST_CASE("distillation: cross entropy alone equals the distillation loss withou
     std::vector<float> d(b.rows * classes, 7.0f);
     const auto got = kd::cpu::cross_entropy_forward_backward(par, b.rows, classes, b.student.data(), b.labels.data(),
                                                              d.data(), scratch);
-    const auto want = kd_test::define_distillation(b.rows, classes, b.student.data(), b.teacher.data(), b.labels.data(), 1, 0, 1);
+    const auto want =
+        kd_test::define_distillation(b.rows, classes, b.student.data(), b.teacher.data(), b.labels.data(), 1, 0, 1);
     REQUIRE(got.finite());
     REQUIRE(kd_test::close(got.terms.cross_entropy, want.cross_entropy, 1e-6));
     REQUIRE(got.terms.total == got.terms.cross_entropy);
@@ -300,25 +308,27 @@ TEST_CASE("distillation: logits are only read, unless the gradient is asked for 
 
     const kd::cpu::parallel par{1};
     std::vector<std::byte> scratch(kd::cpu::distillation_scratch(par, b.rows, classes));
-    const auto in_place = kd::cpu::distillation_forward_backward(par, b.rows, classes, b.student.data(), b.teacher.data(),
-                                                                 b.labels.data(), {}, b.student.data(), scratch);
+    const auto in_place = kd::cpu::distillation_forward_backward(
+        par, b.rows, classes, b.student.data(), b.teacher.data(), b.labels.data(), {}, b.student.data(), scratch);
     REQUIRE(in_place.terms.total == apart.result.terms.total);
     REQUIRE(b.student == apart.d_student);
 
-    const auto value_only = kd::cpu::distillation_forward_backward(par, b.rows, classes, before.student.data(),
-                                                                   b.teacher.data(), b.labels.data(), {}, nullptr, scratch);
+    const auto value_only = kd::cpu::distillation_forward_backward(
+        par, b.rows, classes, before.student.data(), b.teacher.data(), b.labels.data(), {}, nullptr, scratch);
     REQUIRE(value_only.terms.total == apart.result.terms.total);
   }
 }
 
-TEST_CASE("distillation: streamed gradients equal cached ones at every alignment, and stay inside", "[cpu][distillation]") {
+TEST_CASE("distillation: streamed gradients equal cached ones at every alignment, and stay inside",
+          "[cpu][distillation]") {
   using namespace kd::cpu::detail;
   constexpr std::size_t width = kd::cpu::float_vector_width, classes = 133;
   const batch b = random_batch(3, classes, 91);
   const kd::cpu::parallel par{1};
   std::vector<std::byte> scratch(kd::cpu::distillation_scratch(par, 3, classes));
   std::vector<float> cached(3 * classes);
-  loss_arguments a = {3, classes, b.student.data(), b.teacher.data(), b.labels.data(), 2, 0.25f, 0.75f, cached.data(), false};
+  loss_arguments a = {
+      3, classes, b.student.data(), b.teacher.data(), b.labels.data(), 2, 0.25f, 0.75f, cached.data(), false};
   std::vector<loss_row> terms(3);
   std::vector<float> room(3 * loss_row_floats(classes) + 16 + 64);
   loss_of_rows<width, student_exponentials::squared, true>(par, a, terms.data(), room.data());
@@ -349,16 +359,17 @@ TEST_CASE("distillation: bad arguments are named; no rows give terms of 0", "[cp
   REQUIRE(begins(call(b.teacher.data(), 10, scratch.size()), "nothing was thrown"));
   REQUIRE(begins(call(nullptr, 10, scratch.size()), "distillation: teacher logits must not be null"));
   REQUIRE(begins(call(b.teacher.data(), 0, scratch.size()), "distillation: there must be at least one class"));
-  REQUIRE(begins(call(b.teacher.data(), 10, scratch.size() - 1),
-                 kd::text("distillation: scratch must have ", scratch.size(), " bytes, received ", scratch.size() - 1)));
+  REQUIRE(
+      begins(call(b.teacher.data(), 10, scratch.size() - 1),
+             kd::text("distillation: scratch must have ", scratch.size(), " bytes, received ", scratch.size() - 1)));
   b.labels[2] = 10;
   REQUIRE(begins(call(b.teacher.data(), 10, scratch.size()),
                  "distillation: the label of row 2 must lie in [0,10), received 10; "));
   REQUIRE(begins(message_of([&] {
-            kd::cpu::distillation_forward_backward(par, 4, 10, b.student.data(), b.teacher.data(), b.labels.data(),
-                                                   {.temperature = 0}, d.data(), scratch);
-          }),
-          "distillation: temperature must be"));
+                   kd::cpu::distillation_forward_backward(par, 4, 10, b.student.data(), b.teacher.data(),
+                                                          b.labels.data(), {.temperature = 0}, d.data(), scratch);
+                 }),
+                 "distillation: temperature must be"));
   const auto none = kd::cpu::distillation_forward_backward(par, 0, 10, nullptr, nullptr, nullptr, {}, nullptr, {});
   REQUIRE(none.finite());
   REQUIRE(none.terms.rows == 0);

@@ -22,7 +22,8 @@ double ulps(float got, double want) {
 template <std::size_t Width>
 float exp_at(float x) {
   const auto v = kd::cpu::exp_nonpositive<Width>(kd::cpu::detail::splat<Width>(x));
-  for (std::size_t l = 1; l < Width; ++l) REQUIRE(std::memcmp(&v, reinterpret_cast<const float*>(&v) + l, sizeof(float)) == 0);
+  for (std::size_t l = 1; l < Width; ++l)
+    REQUIRE(std::memcmp(&v, reinterpret_cast<const float*>(&v) + l, sizeof(float)) == 0);
   return v[0];
 }
 template <std::size_t Width>
@@ -63,7 +64,8 @@ void check_width() {
 
 }  // namespace
 
-TEST_CASE("exponential: exp and log are within 2 ulp of float64, with exact ends, at every width", "[cpu][exponential]") {
+TEST_CASE("exponential: exp and log are within 2 ulp of float64, with exact ends, at every width",
+          "[cpu][exponential]") {
   check_width<1>();
   check_width<4>();
   if constexpr (kd::cpu::float_vector_width >= 8) check_width<(kd::cpu::float_vector_width >= 8 ? 8 : 4)>();

@@ -26,8 +26,8 @@ std::string digest(const kd::data::split& split) {
 
 TEST_CASE("synthetic: the images are the same on every compiler and flag", "[data][synthetic]") {
   const kd::data::dataset set = synthetic_shapes({.train = 200, .test = 50});
-  CHECK(digest(set.train) == "9f7b831635b5be664091f4ff707f55eba124a24dd368cabc44cbc9011159c12d");
-  CHECK(digest(set.test) == "0cce5a33779759994ba85f032c746362ce7ef1f4f1022d3059f2ca8dfa4d9524");
+  CHECK(digest(set.train) == "8af2806cdd0a74977b2238e88252d65c53264d9ba3277dc73e21ca1904235d5b");
+  CHECK(digest(set.test) == "1cc2a8ceec7cd4e2d178c00a1e541e4b2ca3c555e49f2c581223aca1309ccf29");
 }
 
 TEST_CASE("synthetic: shape, sizes, names and balanced classes", "[data][synthetic]") {
@@ -78,9 +78,26 @@ TEST_CASE("synthetic: without noise and clutter the class decides the pixels", "
   }
 }
 
+TEST_CASE("synthetic: label noise changes labels of the training set alone, and no picture", "[data][synthetic]") {
+  const kd::data::dataset noisy = synthetic_shapes({.train = 2000, .test = 50, .label_noise = 20});
+  const kd::data::dataset clean = synthetic_shapes({.train = 2000, .test = 50, .label_noise = 0});
+  CHECK(noisy.train.images == clean.train.images);
+  CHECK(noisy.test.labels == clean.test.labels);
+  int wrong = 0;
+  for (std::size_t i = 0; i < 2000; ++i) {
+    REQUIRE(clean.train.labels[i] == static_cast<std::int32_t>(i % 10));
+    REQUIRE(noisy.train.labels[i] >= 0);
+    REQUIRE(noisy.train.labels[i] < 10);
+    wrong += noisy.train.labels[i] != clean.train.labels[i];
+  }
+  // A tenth of the new labels is right by chance: 2000 * 0.2 * 0.9 = 360 with standard deviation 17.
+  CHECK(wrong > 290);
+  CHECK(wrong < 430);
+}
+
 TEST_CASE("synthetic: no colour gives the class away", "[data][synthetic]") {
   // Mean of a channel over the images of a class: 200 images with a standard deviation of about 50 have 3.5 of error.
-  const kd::data::dataset set = synthetic_shapes({.train = 2000, .test = 10});
+  const kd::data::dataset set = synthetic_shapes({.train = 2000, .test = 10, .label_noise = 0});
   std::vector<double> sums(10);
   for (std::size_t i = 0; i < set.train.size(); ++i) {
     for (std::size_t p = 0; p < 3072; ++p) sums[i % 10] += set.train.images[i * 3072 + p];
@@ -105,5 +122,6 @@ TEST_CASE("synthetic: an option out of range is named with its value", "[data][s
   CHECK(message({.noise = -1}).find("noise must lie in [0, 255], received -1") != std::string::npos);
   CHECK(message({.contrast = 129}).find("contrast must lie in [0, 128], received 129") != std::string::npos);
   CHECK(message({.distractors = 17}).find("distractors must lie in [0, 16], received 17") != std::string::npos);
+  CHECK(message({.label_noise = -5}).find("label_noise must lie in [0, 100], received -5") != std::string::npos);
   CHECK(message({.occlusion = 101}).find("occlusion must lie in [0, 100], received 101") != std::string::npos);
 }

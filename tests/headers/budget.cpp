@@ -1,5 +1,6 @@
 // budget SOURCE_DIR COMPILER FLAGS...: what every public header, the umbrella and the examples cost to compile, as a
-// table; exit code 1 when a limit is passed. Seconds are processor time, which other programs on the machine do not change.
+// table; exit code 1 when a limit is passed. Seconds are processor time, which other programs on the machine do not
+// change.
 #include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -105,9 +106,12 @@ int main(int count, char** words) {
   std::printf("%8s %8s %8s  %s\n", "seconds", "limit", "MiB", "translation unit (a header: it alone)");
   for (const cost& unit : examples) {
     const char* fault = "";
-    if (!unit.compiled) fault = "  DOES NOT COMPILE";
-    else if (unit.limit_seconds > 0 && !(unit.seconds <= unit.limit_seconds)) fault = "  OVER THE TIME LIMIT";
-    else if (!(unit.mebibytes <= memory_limit_mebibytes)) fault = "  OVER 2 GiB";
+    if (!unit.compiled)
+      fault = "  DOES NOT COMPILE";
+    else if (unit.limit_seconds > 0 && !(unit.seconds <= unit.limit_seconds))
+      fault = "  OVER THE TIME LIMIT";
+    else if (!(unit.mebibytes <= memory_limit_mebibytes))
+      fault = "  OVER 2 GiB";
     failures += *fault != '\0';
     char limit[32] = "";
     if (unit.limit_seconds > 0) std::snprintf(limit, sizeof limit, "%.0f", unit.limit_seconds);

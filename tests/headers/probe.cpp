@@ -19,7 +19,8 @@ extern "C" __attribute__((visibility("default"))) kd_probe_result KD_PROBE(int t
 
   const kd::data::dataset set = kd::data::synthetic_shapes({.train = 64, .test = 16});
   kd::tensor<float, 2> teacher_logits({64, 10});
-  for (std::size_t i = 0; i < 64; ++i) teacher_logits.data()[i * 10 + static_cast<std::size_t>(set.train.labels[i])] = 4;
+  for (std::size_t i = 0; i < 64; ++i)
+    teacher_logits.data()[i * 10 + static_cast<std::size_t>(set.train.labels[i])] = 4;
   kd::cpu::device device(threads);
   kd::network<tiny_student, kd::cpu::device> student(device, 1);
   const auto epochs = kd::train::distil(student, teacher_logits, set, kd::distillation{},

@@ -13,8 +13,8 @@ struct kd_probe_result {
 
 using kd_probe_function = kd_probe_result (*)(int threads);
 
-/// Why a result is wrong, or nullptr; `like` comes from other threads, flags or another library. The losses agree to 1e-4:
-/// instruction sets round differently (fused multiply-add), and eight steps let that grow from 1e-7.
+/// Why a result is wrong, or nullptr; `like` comes from other threads, flags or another library. The losses agree to
+/// 1e-4: instruction sets round differently (fused multiply-add), and eight steps let that grow from 1e-7.
 inline const char* kd_probe_fault(const kd_probe_result& result, const kd_probe_result& like) {
   if (!(result.last_loss < result.first_loss)) return "the loss did not fall";
   if (!(std::abs(result.first_loss - like.first_loss) <= 1e-4 * like.first_loss)) return "the first losses differ";

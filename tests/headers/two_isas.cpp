@@ -26,7 +26,9 @@ int main() {
   __builtin_cpu_init();
   check("baseline", true, kd_probe_baseline);
   check("avx2", __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"), kd_probe_avx2);
-  check("avx512", __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-                      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"), kd_probe_avx512);
+  check("avx512",
+        __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
+            __builtin_cpu_supports("avx512vl"),
+        kd_probe_avx512);
   return failures;
 }

@@ -7,9 +7,21 @@
 
 TEST_CASE("loss_terms: batches of different sizes add up to the mean over all rows", "[loss][loss_terms]") {
   kd::loss_terms epoch;
-  epoch += {.total = 1, .cross_entropy = 2, .kd = 3, .soft_cross_entropy = 4, .accuracy = 0.5, .teacher_agreement = 1, .rows = 3};
+  epoch += {.total = 1,
+            .cross_entropy = 2,
+            .kd = 3,
+            .soft_cross_entropy = 4,
+            .accuracy = 0.5,
+            .teacher_agreement = 1,
+            .rows = 3};
   epoch += {};  // no rows
-  epoch += {.total = 5, .cross_entropy = 6, .kd = 7, .soft_cross_entropy = 8, .accuracy = 1, .teacher_agreement = 0, .rows = 1};
+  epoch += {.total = 5,
+            .cross_entropy = 6,
+            .kd = 7,
+            .soft_cross_entropy = 8,
+            .accuracy = 1,
+            .teacher_agreement = 0,
+            .rows = 1};
   REQUIRE(epoch.rows == 4);
   REQUIRE(kd_test::close(epoch.total, 2, 1e-15));
   REQUIRE(kd_test::close(epoch.cross_entropy, 3, 1e-15));

@@ -47,10 +47,12 @@ TEST_CASE("unfused: softmax and log_softmax have the numeric gradients, from non
     std::vector<float> out(size), d(size, 7.0f);
     kd::unfused::softmax_forward(rows, classes, logits.data(), T, out.data());
     kd::unfused::softmax_backward(rows, classes, out.data(), weights.data(), T, d.data());
-    REQUIRE(!(kd_test::relative_error(d, numeric_gradient(logits, weighted(kd::unfused::softmax_forward))) > numeric_tolerance));
+    REQUIRE(!(kd_test::relative_error(d, numeric_gradient(logits, weighted(kd::unfused::softmax_forward))) >
+              numeric_tolerance));
     kd::unfused::log_softmax_forward(rows, classes, logits.data(), T, out.data());
     kd::unfused::log_softmax_backward(rows, classes, out.data(), weights.data(), T, d.data());
-    REQUIRE(!(kd_test::relative_error(d, numeric_gradient(logits, weighted(kd::unfused::log_softmax_forward))) > numeric_tolerance));
+    REQUIRE(!(kd_test::relative_error(d, numeric_gradient(logits, weighted(kd::unfused::log_softmax_forward))) >
+              numeric_tolerance));
   }
 }
 
@@ -61,13 +63,14 @@ TEST_CASE("unfused: kl_divergence and cross_entropy have the numeric gradients, 
   kd::unfused::log_softmax_forward(rows, classes, logits.data(), 1, log_p.data());
   kd::unfused::kl_divergence_backward(rows, classes, p.data(), 3.0f, d.data());
   REQUIRE(!(kd_test::relative_error(d, numeric_gradient(log_q, [&](const std::vector<float>& x) {
-              return 3 * kd::unfused::kl_divergence_forward(rows, classes, p.data(), log_p.data(), x.data());
-            })) > numeric_tolerance));
+                                      return 3 * kd::unfused::kl_divergence_forward(rows, classes, p.data(),
+                                                                                    log_p.data(), x.data());
+                                    })) > numeric_tolerance));
   const std::int32_t labels[rows] = {4, 0, 2};
   kd::unfused::cross_entropy_backward(rows, classes, labels, 3.0f, d.data());
   REQUIRE(!(kd_test::relative_error(d, numeric_gradient(log_q, [&](const std::vector<float>& x) {
-              return 3 * kd::unfused::cross_entropy_forward(rows, classes, x.data(), labels);
-            })) > numeric_tolerance));
+                                      return 3 * kd::unfused::cross_entropy_forward(rows, classes, x.data(), labels);
+                                    })) > numeric_tolerance));
 }
 
 TEST_CASE("unfused: the composition matches the float64 definition", "[loss][unfused]") {

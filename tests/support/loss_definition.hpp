@@ -10,7 +10,7 @@ namespace kd_test {
 
 struct loss_definition {
   double cross_entropy = 0, kd = 0, soft_cross_entropy = 0, total = 0;  // means over the rows
-  std::vector<double> d_student;                                       // [rows,classes]
+  std::vector<double> d_student;                                        // [rows,classes]
 };
 
 /// log softmax(x / T) of one row; minus infinity for masked classes.

@@ -29,8 +29,10 @@ struct loss_edge_row {
 inline std::vector<float> spread_logits(std::size_t size, float spread, std::uint32_t which) {
   std::vector<float> out(size);
   for (std::size_t i = 0; i < size; ++i)
-    out[i] = spread * (kd::uniform(kd::random_at(7, kd::random_stream::synthetic_data, static_cast<std::uint32_t>(i),
-                                                 which)[0]) - 0.5f);
+    out[i] =
+        spread *
+        (kd::uniform(kd::random_at(7, kd::random_stream::synthetic_data, static_cast<std::uint32_t>(i), which)[0]) -
+         0.5f);
   return out;
 }
 
@@ -94,8 +96,10 @@ inline std::vector<loss_edge_row> loss_edge_rows() {
     rows.push_back({"random row, T = 4," + c, z, t, label / 2, 4});
     rows.push_back({"equal random rows" + c, t, t, label, 2});
     rows.push_back({"equal random rows, T = 4," + c, t, t, label, 4});
-    rows.push_back({"peaks at opposite ends, gap 1e4," + c, one_hot(classes, 0, 1e4f), one_hot(classes, classes - 1, 1e4f), label, 2});
-    rows.push_back({"peaks at opposite ends, gap 60," + c, one_hot(classes, 0, 60), one_hot(classes, classes - 1, 60), 0, 1});
+    rows.push_back({"peaks at opposite ends, gap 1e4," + c, one_hot(classes, 0, 1e4f),
+                    one_hot(classes, classes - 1, 1e4f), label, 2});
+    rows.push_back(
+        {"peaks at opposite ends, gap 60," + c, one_hot(classes, 0, 60), one_hot(classes, classes - 1, 60), 0, 1});
     auto masked_z = z, masked_t = t;
     for (std::size_t i = 0; i + 8 < classes; ++i) masked_z[i] = masked_t[i] = -inf;
     rows.push_back({"all but the last 8 masked in both" + c, masked_z, masked_t, label, 2});

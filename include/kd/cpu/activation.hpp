@@ -84,7 +84,9 @@ struct dropout_draw {
 };
 
 /// Words of random_at for one element per lane, a vector of 64-bit integers below 2^32; a multiply of 32-bit halves.
+inline constexpr std::size_t half_width = native_width / 2;
 typedef std::uint64_t wide_words __attribute__((vector_size(half_width * sizeof(std::uint64_t))));
+typedef std::int32_t half_ints __attribute__((vector_size(half_width * sizeof(std::int32_t))));
 
 /// Four consecutive features, first % 4 == 0, of one block: keep[j][lane] is all-ones where feature first + j is kept.
 /// Requires features % 4 == 0.

@@ -32,11 +32,12 @@ constexpr std::size_t distillation_scratch(const parallel& par, std::size_t rows
 
 /// ce_weight * CE + kd_weight * T^2 KL(softmax(t/T) || softmax(z/T)), mean over the rows, and its gradient.
 ///
-/// student, teacher: [rows,classes]; labels: [rows]; d_student: [rows,classes], overwritten with d(mean loss)/d(student),
-/// null for the value alone, or `student` itself to write in place (any other overlap is not allowed). `scratch` has
-/// distillation_scratch(par, rows, classes) bytes. Rows 0 give terms of 0. Results do not depend on the threads.
-/// Where a row has no finite loss, the result names the first one and terms and gradient are void (rows at fault are not
-/// written); pass it through require_finite. Throws argument_error for bad options, labels, scratch or null pointers.
+/// student, teacher: [rows,classes]; labels: [rows]; d_student: [rows,classes], overwritten with d(mean
+/// loss)/d(student), null for the value alone, or `student` itself to write in place (any other overlap is not
+/// allowed). `scratch` has distillation_scratch(par, rows, classes) bytes. Rows 0 give terms of 0. Results do not
+/// depend on the threads. Where a row has no finite loss, the result names the first one and terms and gradient are
+/// void (rows at fault are not written); pass it through require_finite. Throws argument_error for bad options, labels,
+/// scratch or null pointers.
 loss_result distillation_forward_backward(const parallel& par, std::size_t rows, std::size_t classes,
                                           const float* student, const float* teacher, const std::int32_t* labels,
                                           const distillation& options, float* d_student, std::span<std::byte> scratch);
@@ -111,7 +112,8 @@ inline loss_result fused_loss(const char* name, const parallel& par, loss_argume
   if (a.rows == 0) return {};
   if (a.classes == 0) reject_argument(name, "there must be at least one class", a.classes, "pass the logits' width");
   if (!a.student || !a.labels)
-    reject_argument(name, "student logits and labels must not be null", "a null pointer", "pass [rows,classes] and [rows]");
+    reject_argument(name, "student logits and labels must not be null", "a null pointer",
+                    "pass [rows,classes] and [rows]");
   if (const std::size_t need = distillation_scratch(par, a.rows, a.classes); scratch.size() < need)
     reject_argument(name, text("scratch must have ", need, " bytes"), scratch.size(), "ask distillation_scratch");
   require_labels(name, a.rows, a.classes, a.labels);
@@ -124,10 +126,14 @@ inline loss_result fused_loss(const char* name, const parallel& par, loss_argume
   auto* terms = reinterpret_cast<loss_row*>(aligned + per_thread);
 
   using enum student_exponentials;
-  if (!a.teacher) loss_of_rows<Width, shared, false>(par, a, terms, thread_scratch);
-  else if (a.temperature == 1.0f) loss_of_rows<Width, shared, true>(par, a, terms, thread_scratch);
-  else if (a.temperature == 2.0f) loss_of_rows<Width, squared, true>(par, a, terms, thread_scratch);
-  else loss_of_rows<Width, separate, true>(par, a, terms, thread_scratch);
+  if (!a.teacher)
+    loss_of_rows<Width, shared, false>(par, a, terms, thread_scratch);
+  else if (a.temperature == 1.0f)
+    loss_of_rows<Width, shared, true>(par, a, terms, thread_scratch);
+  else if (a.temperature == 2.0f)
+    loss_of_rows<Width, squared, true>(par, a, terms, thread_scratch);
+  else
+    loss_of_rows<Width, separate, true>(par, a, terms, thread_scratch);
 
   // One thread, in the order of the rows: the sums do not depend on the number of threads.
   loss_row sum = {};

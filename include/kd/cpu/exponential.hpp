@@ -101,8 +101,8 @@ inline typename float_vector<Width>::type exp_clamped(const typename float_vecto
   constexpr float rounder = 0x1.8p23f + 127.0f;
   const vector shifted = x * 0x1.715476p0f + rounder;
   const vector n = shifted - rounder;
-  vector r = x - n * 0x1.62e4p-1f;   // ln 2 in two parts: n times the first, of 15 bits, is exact
-  r = r - n * 0x1.7f7d1cp-20f;       // [-0.3466, 0.3466]
+  vector r = x - n * 0x1.62e4p-1f;  // ln 2 in two parts: n times the first, of 15 bits, is exact
+  r = r - n * 0x1.7f7d1cp-20f;      // [-0.3466, 0.3466]
   // Minimax of degree 6 for the relative error, 3.1e-9, with the first two coefficients fixed to 1.
   vector p = r * 0x1.6a23cep-10f + 0x1.123a2p-7f;
   p = p * r + 0x1.5558f2p-5f;
@@ -124,7 +124,8 @@ inline typename float_vector<Width>::type exp_nonpositive(const typename float_v
   return exp_clamped<Width>(detail::larger(detail::splat<Width>(exp_underflow), x));
 }
 
-/// log(x) for positive normal x; log(1) is exactly 0. Other x (0, negative, infinity) are outside its domain; NaN stays NaN.
+/// log(x) for positive normal x; log(1) is exactly 0. Other x (0, negative, infinity) are outside its domain; NaN stays
+/// NaN.
 template <std::size_t Width>
 inline typename float_vector<Width>::type log_positive(const typename float_vector<Width>::type& x) {
   using vector = typename float_vector<Width>::type;

@@ -38,20 +38,25 @@ struct pool_tap {
 /// One output pixel [C][16]: maxima over `count` taps, count > 0.
 inline void max_pool_pixel(const pool_tap* taps, std::size_t count, std::size_t channels, const float* x, float* y,
                            std::uint8_t* arg) {
-  for (std::size_t i = 0; i < channels * lanes; i += native_width) {
-    floats best;
-    load(best, x + taps[0].offset * lanes + i);
-    ints best_tap = ints{} + taps[0].tap;
-    for (std::size_t t = 1; t < count; ++t) {
-      floats value;
-      load(value, x + taps[t].offset * lanes + i);
-      // PyTorch's rule: strictly greater wins, so the first of equals stays; a NaN always wins.
-      const ints wins = (value > best) | (value != value);
-      best = wins ? value : best;
-      best_tap = wins ? ints{} + taps[t].tap : best_tap;
+  for (std::size_t c = 0; c < channels * lanes; c += lanes) {
+    std::int32_t winners[lanes];
+    for (std::size_t l = 0; l < lanes; l += native_width) {
+      const std::size_t i = c + l;
+      floats best;
+      load(best, x + taps[0].offset * lanes + i);
+      ints best_tap = ints{} + taps[0].tap;
+      for (std::size_t t = 1; t < count; ++t) {
+        floats value;
+        load(value, x + taps[t].offset * lanes + i);
+        // PyTorch's rule: strictly greater wins, so the first of equals stays; a NaN always wins.
+        const ints wins = (value > best) | (value != value);
+        best = wins ? value : best;
+        best_tap = wins ? ints{} + taps[t].tap : best_tap;
+      }
+      store(y + i, best);
+      store(winners + l, best_tap);
     }
-    store(y + i, best);
-    store(arg + i, __builtin_convertvector(best_tap, bytes));
+    store_narrowed(arg + c, winners);
   }
 }
 

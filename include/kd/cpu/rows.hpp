@@ -22,11 +22,6 @@ namespace detail {
 using floats = vector_of<native_width>;
 using ints = native<native_width>::integers;
 using bytes = native<native_width>::bytes;
-/// Half as many lanes, for sums in double.
-inline constexpr std::size_t half_width = native_width / 2;
-typedef float half_floats __attribute__((vector_size(half_width * sizeof(float))));
-typedef std::int32_t half_ints __attribute__((vector_size(half_width * sizeof(float))));
-typedef double doubles __attribute__((vector_size(half_width * sizeof(double))));
 
 /// Copies sizeof(Vector) bytes from memory of any alignment; one load.
 template <class Vector>
@@ -47,13 +42,28 @@ inline void load_widened(ints& wide, const std::uint8_t* from) {
   load(narrow, from);
   wide = (ints)__builtin_ia32_pmovzxbd512_mask(narrow, ints{}, 0xFFFF);
 #elif defined(__GNUC__) && !defined(__clang__) && defined(__AVX2__)
-  char narrow __attribute__((vector_size(16))) = {};
-  std::memcpy(&narrow, from, native_width);
-  wide = (ints)__builtin_ia32_pmovzxbd256(narrow);
+  long long eight;
+  std::memcpy(&eight, from, sizeof eight);
+  const long long narrow __attribute__((vector_size(16))) = {eight, 0};
+  typedef char char_vector __attribute__((vector_size(16)));
+  wide = (ints)__builtin_ia32_pmovzxbd256((char_vector)narrow);
 #else
   bytes narrow;
   load(narrow, from);
   wide = __builtin_convertvector(narrow, ints);
+#endif
+}
+
+/// Stores sixteen words as bytes.
+inline void store_narrowed(std::uint8_t* to, const std::int32_t (&words)[lanes]) {
+#if defined(__AVX512F__)
+  ints wide;
+  load(wide, words);
+  store(to, __builtin_convertvector(wide, bytes));
+#else
+  // Not unrolled: g++ 12 vectorises the loop, but not sixteen statements.
+#pragma GCC unroll 1
+  for (std::size_t l = 0; l < lanes; ++l) to[l] = static_cast<std::uint8_t>(words[l]);
 #endif
 }
 

@@ -26,9 +26,9 @@ struct loss_terms {
     if (other.rows == 0) return *this;
     const double all = static_cast<double>(rows) + static_cast<double>(other.rows);
     const double mine = static_cast<double>(rows) / all, theirs = static_cast<double>(other.rows) / all;
-    for (double loss_terms::*term : {&loss_terms::total, &loss_terms::cross_entropy, &loss_terms::kd,
-                                     &loss_terms::soft_cross_entropy, &loss_terms::accuracy,
-                                     &loss_terms::teacher_agreement})
+    for (double loss_terms::*term :
+         {&loss_terms::total, &loss_terms::cross_entropy, &loss_terms::kd, &loss_terms::soft_cross_entropy,
+          &loss_terms::accuracy, &loss_terms::teacher_agreement})
       this->*term = this->*term * mine + other.*term * theirs;
     rows += other.rows;
     return *this;
@@ -44,9 +44,9 @@ enum class loss_fault_kind : std::uint8_t {
   teacher_nan,
   teacher_infinite,
   teacher_all_masked,
-  label_masked,                 // the student gives the label probability 0: infinite cross entropy
+  label_masked,                  // the student gives the label probability 0: infinite cross entropy
   class_masked_in_student_only,  // the teacher gives the class a probability: infinite KL
-  overflow,                     // finite logits too far apart for float
+  overflow,                      // finite logits too far apart for float
 };
 
 /// The first row without a finite loss; `class_index` means nothing for the *_all_masked and overflow kinds.
@@ -68,18 +68,26 @@ inline std::string text_of(const loss_fault& fault) {
   const std::string row = text("row ", fault.row);
   const std::string place = text("row ", fault.row, ", class ", fault.class_index);
   switch (fault.kind) {
-    case loss_fault_kind::none: return "every term is finite";
-    case loss_fault_kind::student_nan: return text("student logits have a NaN at ", place);
-    case loss_fault_kind::student_infinite: return text("student logits have a plus infinity at ", place);
-    case loss_fault_kind::student_all_masked: return text("student logits are minus infinity in every class of ", row);
-    case loss_fault_kind::teacher_nan: return text("teacher logits have a NaN at ", place);
-    case loss_fault_kind::teacher_infinite: return text("teacher logits have a plus infinity at ", place);
-    case loss_fault_kind::teacher_all_masked: return text("teacher logits are minus infinity in every class of ", row);
+    case loss_fault_kind::none:
+      return "every term is finite";
+    case loss_fault_kind::student_nan:
+      return text("student logits have a NaN at ", place);
+    case loss_fault_kind::student_infinite:
+      return text("student logits have a plus infinity at ", place);
+    case loss_fault_kind::student_all_masked:
+      return text("student logits are minus infinity in every class of ", row);
+    case loss_fault_kind::teacher_nan:
+      return text("teacher logits have a NaN at ", place);
+    case loss_fault_kind::teacher_infinite:
+      return text("teacher logits have a plus infinity at ", place);
+    case loss_fault_kind::teacher_all_masked:
+      return text("teacher logits are minus infinity in every class of ", row);
     case loss_fault_kind::label_masked:
       return text("cross entropy is infinite, the student's logit of the label is minus infinity at ", place);
     case loss_fault_kind::class_masked_in_student_only:
       return text("KL is infinite, a class that the teacher gives a probability is masked in the student at ", place);
-    case loss_fault_kind::overflow: return text("logits too far apart for float at ", row);
+    case loss_fault_kind::overflow:
+      return text("logits too far apart for float at ", row);
   }
   throw argument_error(text("text_of(loss_fault): unknown kind ", static_cast<int>(fault.kind)));
 }

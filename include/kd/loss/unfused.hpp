@@ -1,7 +1,7 @@
 /// The same losses as separate operations, each forward and backward, in plain portable code on row-major logits.
 ///
-/// This is what the fused kernels are held against, in value and in time, and what a new loss is composed of first. Nothing
-/// is checked here; the loops are one thread's.
+/// This is what the fused kernels are held against, in value and in time, and what a new loss is composed of first.
+/// Nothing is checked here; the loops are one thread's.
 #pragma once
 
 #include <algorithm>
@@ -75,7 +75,8 @@ inline double kl_divergence_forward(std::size_t rows, std::size_t classes, const
 }
 
 /// d_log_q = -p d_loss / rows.
-inline void kl_divergence_backward(std::size_t rows, std::size_t classes, const float* p, float d_loss, float* d_log_q) {
+inline void kl_divergence_backward(std::size_t rows, std::size_t classes, const float* p, float d_loss,
+                                   float* d_log_q) {
   for (std::size_t i = 0; i < rows * classes; ++i) d_log_q[i] = -p[i] * d_loss / static_cast<float>(rows);
 }
 

@@ -2,14 +2,13 @@
 #pragma once
 
 #include <cstdint>
+#include <cstdio>
 #include <string>
 
 #include "kd/core/image_view.hpp"
 #include "kd/optim/schedule.hpp"
 
 namespace kd::inline KD_ABI::train {
-
-class progress;
 
 /// Settings of a run, beside the optimiser and the loss.
 struct options {
@@ -22,7 +21,7 @@ struct options {
   std::string name = "network";   // in progress and logs
   std::string checkpoint = {};    // written after every epoch and resumed from; empty: none
   std::string log = {};           // JSON lines, one per epoch; empty: none
-  progress* show = nullptr;
+  std::FILE* show = nullptr;      // where progress goes, usually stderr; null: nowhere
 };
 
 /// One epoch; losses are means over its samples.
@@ -37,5 +36,16 @@ struct epoch_record {
   double learning_rate = 0;       // of the epoch's last step
   double seconds = 0;
 };
+
+/// "loss 0.8486 (ce 0.6197, kd 1.5353), train accuracy 78.1 %".
+inline std::string text_of(const epoch_record& r, bool with_teacher) {
+  char line[160];
+  if (with_teacher)
+    std::snprintf(line, sizeof line, "loss %.4f (ce %.4f, kd %.4f), train accuracy %.1f %%", r.loss, r.cross_entropy,
+                  r.kd, 100 * r.accuracy);
+  else
+    std::snprintf(line, sizeof line, "loss %.4f, train accuracy %.1f %%", r.loss, 100 * r.accuracy);
+  return line;
+}
 
 }  // namespace kd::inline KD_ABI::train

@@ -3,6 +3,7 @@
 
 #include <chrono>
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string>
 #include <type_traits>
@@ -55,6 +56,7 @@ class trainer {
     loss_scratch_ = device.template allocate<std::byte>(device.loss_scratch(batch, classes));
     for (auto& moment : moments_) moment = device.template allocate<float>(Network::parameter_count);
     network.reserve(batch, true);
+    if (settings.show) progress_.emplace(progress_options::detect(settings.show), settings.name, settings.epochs);
     if constexpr (has_live) teacher.network->reserve(batch, false);
   }
 
@@ -69,11 +71,11 @@ class trainer {
     const auto start = std::chrono::steady_clock::now();
     const std::size_t epoch = history_.size();
     const data::batches all = begin_epoch(epoch);
-    if (settings_.show) settings_.show->begin_epoch(settings_.name, epoch + 1, settings_.epochs, all.samples());
+    if (progress_) progress_->begin_epoch(epoch + 1, all.size(), all.samples());
     loss_terms sum;
     for (std::size_t b = 0; b < all.size(); ++b) {
       sum += step(epoch, b, all);
-      if (settings_.show) settings_.show->update(sum.rows, sum.total);
+      if (progress_) progress_->batch(b + 1, sum.rows, sum.total);
     }
     const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
     const epoch_record& record =
@@ -86,7 +88,7 @@ class trainer {
                                            .accuracy = sum.accuracy,
                                            .learning_rate = learning_rate(all.size() * (epoch + 1) - 1),
                                            .seconds = seconds.count()});
-    if (settings_.show) settings_.show->end_epoch(record.loss, record.cross_entropy, record.accuracy);
+    if (progress_) progress_->end_epoch(text_of(record, Loss::needs_teacher));
     return record;
   }
 
@@ -119,8 +121,9 @@ class trainer {
     require_finite(result, text(settings_.name, ": ", Loss::name), step_index + 1);
     device.from_rows(Network::plan::output, count, d_rows_.data(), network_->logits_gradient(count));
     network_->backward(count, random);
-    device.update(optimiser_, learning_rate(step_index), step_index + 1, Network::live_parameters,
-                  network_->parameters(), network_->gradients(), moment(0), moment(1));
+    device.update(optimiser_, learning_rate(step_index), step_index + 1,
+                  live::runs(optimiser_.keeps_weights_without_gradient()), network_->parameters(),
+                  network_->gradients(), moment(0), moment(1));
     return result.terms;
   }
 
@@ -190,6 +193,7 @@ class trainer {
   buffer<std::byte> loss_scratch_;
   std::array<buffer<float>, Optimiser::states> moments_;
   std::vector<epoch_record> history_;
+  std::optional<progress> progress_;
 };
 
 }  // namespace kd::inline KD_ABI::train

@@ -89,11 +89,8 @@ inline void loss_of_block(const loss_arguments& a, std::size_t first, std::size_
   for (std::size_t l = 0; l < rows; ++l) {
     const std::int32_t label = a.labels[first + l];
     const float label_logit = a.student[(first + l) * a.classes + static_cast<std::size_t>(label)];
-    out[l] = {double{hard_log[l]} + (double{z_max[l]} - label_logit),
-              double{kd[l]},
-              double{kd[l]} + double{entropy[l]},
-              z_class[l] == label,
-              Teacher && z_class[l] == t_class[l]};
+    out[l] = {double{hard_log[l]} + (double{z_max[l]} - label_logit), double{kd[l]}, double{kd[l]} + double{entropy[l]},
+              z_class[l] == label, Teacher && z_class[l] == t_class[l]};
     finite[l] = out[l].finite();
   }
   if (!a.d_student) return;

@@ -1,8 +1,8 @@
 /// The fused loss of one row of many classes: one pass over the logits, one over cached exponentials.
 ///
-/// A row is read in tiles of a few KB. Each tile finds its own maximum, then its exponentials, which stay in scratch, and
-/// sums relative to that maximum; the tiles are put together in double. The gradient is made from the scratch:
-/// no exponential is computed twice, and each logit is fetched from memory once. Reads 8 bytes and writes 4 per class.
+/// A row is read in tiles of a few KB. Each tile finds its own maximum, then its exponentials, which stay in scratch,
+/// and sums relative to that maximum; the tiles are put together in double. The gradient is made from the scratch: no
+/// exponential is computed twice, and each logit is fetched from memory once. Reads 8 bytes and writes 4 per class.
 #pragma once
 
 #include <algorithm>
@@ -114,7 +114,8 @@ inline loss_tile read_tile(const float* z, const float* t, std::size_t count, fl
         },
         z, t);
   } else {
-    for_each_vector<Width>(count, [&](std::size_t, const vector& zi) { z_max = larger(zi, z_max); }, z);
+    for_each_vector<Width>(
+        count, [&](std::size_t, const vector& zi) { z_max = larger(zi, z_max); }, z);
   }
   loss_tile tile = {};
   tile.student_max = largest_lane<Width>(z_max);
@@ -151,7 +152,8 @@ inline loss_tile read_tile(const float* z, const float* t, std::size_t count, fl
         },
         z, t);
   } else {
-    for_each_vector<Width>(count, [&](std::size_t i, const vector& zi) { student(i, zi - zm); }, z);
+    for_each_vector<Width>(
+        count, [&](std::size_t i, const vector& zi) { student(i, zi - zm); }, z);
   }
   tile.student_sum = sum_of_lanes<Width>(z_sum);
   tile.hard_sum = Kind == student_exponentials::shared ? tile.student_sum : sum_of_lanes<Width>(hard_sum);
@@ -204,8 +206,10 @@ inline void write_gradient(float* d, const float* ez, const float* et, const flo
     vector h = e;
     if constexpr (Kind == student_exponentials::squared) h = e * e;
     if constexpr (Kind == student_exponentials::separate) h = load_floats<Width>(hard + i);
-    if constexpr (!Teacher) return vector(h * f.hard);
-    else return vector(h * f.hard + (e * f.student - load_floats<Width>(et + i) * f.teacher) * f.soft);
+    if constexpr (!Teacher)
+      return vector(h * f.hard);
+    else
+      return vector(h * f.hard + (e * f.student - load_floats<Width>(et + i) * f.teacher) * f.soft);
   };
   const auto part = [&](std::size_t i, std::size_t lanes) {
     float values[Width];
@@ -312,7 +316,7 @@ inline void loss_of_row(const loss_arguments& a, std::size_t row, const loss_row
                                          a.stream);
     if (label / loss_tile_classes == i) {
       const float ez = s.student[label];
-      const float hard = Kind == student_exponentials::separate ? s.hard[label]
+      const float hard = Kind == student_exponentials::separate  ? s.hard[label]
                          : Kind == student_exponentials::squared ? ez * ez
                                                                  : ez;
       const float soft = Teacher ? (ez * f.student - s.teacher[label] * f.teacher) * f.soft : 0.0f;
