@@ -228,5 +228,3 @@ BENCHMARK(triad)
     ->Unit(benchmark::kMicrosecond);
 
 }  // namespace
-
-BENCHMARK_MAIN();

@@ -4,7 +4,7 @@
     python3 pytorch_steps.py [--data DIR] [--names NAME ...] [--seconds 3] [--json FILE]
     python3 pytorch_steps.py --serve        # the protocol of compare.py: "run NAME COUNT" in, median milliseconds out
 
-Needs torch and numpy (measured with 2.15.0 from PyPI). Configuration: jemalloc that never gives memory back (the script starts itself
+Needs torch and numpy (2.15.0 from PyPI). Configuration: jemalloc that never gives memory back (the script starts itself
 again with it; libjemalloc2), 2 threads, flushed denormals, Adam(fused=True), gradients set to None. Students run eagerly in channels_last;
 ResNet18 trains eagerly in NCHW; its forward pass alone, also as the live teacher, is torch.compile in channels_last.
 

@@ -9,7 +9,8 @@
 
 namespace kd_test {
 
-/// Largest |got - want| / max(scale, 1e-30), where scale is the largest |want|; infinity when a NaN or a size mismatch is met.
+/// Largest |got - want| / max(scale, 1e-30), where scale is the largest |want|; infinity when a NaN or a size mismatch
+/// is met.
 template <class Got, class Want>
 double relative_error(const Got& got, const Want& want) {
   const double infinite = std::numeric_limits<double>::infinity();

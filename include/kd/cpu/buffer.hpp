@@ -2,7 +2,6 @@
 #pragma once
 
 #include <cstddef>
-#include <cstdlib>
 #include <cstring>
 #include <memory>
 #include <new>
@@ -22,18 +21,16 @@ class buffer {
   buffer() = default;
   explicit buffer(std::size_t size) : size_(size) {
     if (size == 0) return;
-    constexpr std::size_t huge_page = std::size_t{1} << 21;
     const std::size_t bytes = size * sizeof(T);
     const std::size_t alignment = bytes >= huge_page ? huge_page : 64;
     const std::size_t rounded = (bytes + alignment - 1) / alignment * alignment;
-    void* memory = std::aligned_alloc(alignment, rounded);
-    if (memory == nullptr) throw std::bad_alloc();
+    void* memory = ::operator new (rounded, std::align_val_t{alignment});
+    data_ = std::unique_ptr<T[], release>(static_cast<T*>(memory), release{alignment});
 #if defined(__linux__)
     // 512 rows of a weight matrix lie on 512 small pages, more than a core translates without walking tables.
     if (bytes >= huge_page) (void)madvise(memory, rounded, MADV_HUGEPAGE);
 #endif
     std::memset(memory, 0, rounded);
-    data_.reset(static_cast<T*>(memory));
   }
 
   T* data() { return data_.get(); }
@@ -41,8 +38,10 @@ class buffer {
   std::size_t size() const { return size_; }
 
  private:
+  static constexpr std::size_t huge_page = std::size_t{1} << 21;
   struct release {
-    void operator()(T* memory) const { std::free(memory); }
+    std::size_t alignment = 64;
+    void operator()(T* memory) const { ::operator delete (memory, std::align_val_t{alignment}); }
   };
   std::unique_ptr<T[], release> data_;
   std::size_t size_ = 0;

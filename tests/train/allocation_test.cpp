@@ -1,0 +1,64 @@
+/// No allocation inside a training step: global operator new and aligned_alloc are counted.
+#include <kd/kd.hpp>
+
+#include <atomic>
+#include <cstdlib>
+#include <new>
+
+#include "support/catch.hpp"
+#include "support/tiny.hpp"
+
+// The replaced functions are a pair of their own; GCC sees only halves of it where it inlines.
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic ignored "-Wmismatched-new-delete"
+#endif
+
+namespace {
+std::atomic<long> allocations{0};
+}
+
+void* operator new(std::size_t size) {
+  ++allocations;
+  if (void* p = std::malloc(size == 0 ? 1 : size)) return p;
+  throw std::bad_alloc();
+}
+void* operator new(std::size_t size, std::align_val_t alignment) {
+  ++allocations;
+  const auto a = static_cast<std::size_t>(alignment);
+  if (void* p = std::aligned_alloc(a, (size + a - 1) / a * a)) return p;
+  throw std::bad_alloc();
+}
+void operator delete(void* p) noexcept { std::free(p); }
+void operator delete(void* p, std::size_t) noexcept { std::free(p); }
+void operator delete(void* p, std::align_val_t) noexcept { std::free(p); }
+void operator delete(void* p, std::size_t, std::align_val_t) noexcept { std::free(p); }
+
+namespace {
+
+/// Allocations and buffer moves of the steps after the first one.
+template <class Model, class Loss, class Teacher>
+long allocations_of_steps(const kd::data::dataset& set, const Loss& loss, const Teacher& teacher) {
+  kd::cpu::device cpu(2);
+  kd::network<Model, kd::cpu::device> net(cpu, 1);
+  kd::train::trainer<kd::network<Model, kd::cpu::device>, Loss, kd::optim::adam, Teacher> run(
+      net, set, loss, kd::optim::adam{}, {.batch_size = 24}, teacher);
+  const auto all = run.begin_epoch(0);
+  run.step(0, 0, all);
+  const long before = allocations;
+  for (std::size_t b = 1; b < all.size(); ++b) run.step(0, b, all);
+  return allocations - before;
+}
+
+}  // namespace
+
+TEST_CASE("a training step allocates nothing", "[train][allocation]") {
+  const long start = allocations;
+  (void)std::vector<int>(10);
+  REQUIRE(allocations > start);  // the counter counts
+  const auto set = kd_test::quadrants(64, 4);
+  const kd::tensor<float, 2> logits({64, 4});
+  CHECK(allocations_of_steps<kd_test::TinyNet>(set, kd::cross_entropy{}, kd::train::no_teacher{}) == 0);
+  CHECK(allocations_of_steps<kd_test::TinyNet>(set, kd::distillation{}, kd::train::cached_teacher{&logits}) == 0);
+  kd::data::dataset images = kd::data::synthetic_shapes({.train = 60, .test = 10});
+  CHECK(allocations_of_steps<kd::models::LightNN>(images, kd::cross_entropy{}, kd::train::no_teacher{}) == 0);
+}

@@ -1,0 +1,44 @@
+#include "kd/train/evaluate.hpp"
+
+#include "support/catch.hpp"
+#include "support/message.hpp"
+#include "support/tiny.hpp"
+
+TEST_CASE("evaluate: top-1, top-5 and confusion by hand", "[train][evaluate]") {
+  kd::tensor<float, 2> logits({3, 7});
+  for (std::size_t c = 0; c < 7; ++c) {
+    logits(0, c) = static_cast<float>(c);   // predicts 6
+    logits(1, c) = -static_cast<float>(c);  // predicts 0
+    logits(2, c) = 1;                       // all equal: the first counts
+  }
+  const std::vector<std::int32_t> labels{6, 5, 0};
+  const auto e = kd::train::evaluate_logits(logits, labels);
+  CHECK(e.samples == 3);
+  CHECK(e.top1 == 2.0 / 3);
+  CHECK(e.top5 == 2.0 / 3);  // label 5 of row 1 is sixth
+  CHECK(e.confusion(6, 6) == 1);
+  CHECK(e.confusion(5, 0) == 1);
+  CHECK(e.confusion(0, 0) == 1);
+  CHECK(kd::train::evaluate_logits(kd::tensor<float, 2>({0, 3}), {}).samples == 0);
+}
+
+TEST_CASE("evaluate: wrong labels and counts are refused", "[train][evaluate][errors]") {
+  const kd::tensor<float, 2> logits({2, 3});
+  const std::vector<std::int32_t> one{0}, outside{0, 3};
+  CHECK(kd_test::holds(kd_test::message_of<kd::argument_error>([&] { kd::train::evaluate_logits(logits, one); }),
+                       "2 rows"));
+  CHECK(kd_test::holds(kd_test::message_of<kd::argument_error>([&] { kd::train::evaluate_logits(logits, outside); }),
+                       "label 1", "[0, 3)", "received 3"));
+}
+
+TEST_CASE("predict: rows do not depend on the batch size, and a partial image is refused", "[train][evaluate]") {
+  kd::cpu::device cpu(2);
+  kd::network<kd_test::TinyNet, kd::cpu::device> net(cpu, 1);
+  const auto set = kd_test::quadrants(50, 4);
+  const auto whole = kd::train::predict(net, set.train.images);
+  const auto parts = kd::train::predict(net, set.train.images, kd::imagenet_normalisation, 7);
+  REQUIRE(whole.extents() == parts.extents());
+  for (std::size_t i = 0; i < whole.size(); ++i) CHECK(std::abs(whole.data()[i] - parts.data()[i]) <= 1e-5f);
+  const std::vector<std::uint8_t> odd(100);
+  CHECK_THROWS_AS(kd::train::predict(net, odd), kd::argument_error);
+}
