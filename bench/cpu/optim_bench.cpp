@@ -105,5 +105,3 @@ BENCHMARK(adam_live)
     ->UseRealTime();
 
 }  // namespace
-
-BENCHMARK_MAIN();

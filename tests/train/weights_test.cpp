@@ -2,6 +2,7 @@
 
 #include <filesystem>
 #include <fstream>
+#include <limits>
 
 #include "support/catch.hpp"
 #include "support/message.hpp"
@@ -70,6 +71,19 @@ TEST_CASE("weights: a checkpoint of another network is refused by name, and noth
   const std::string message = message_of<kd::file_error>([&] { kd::train::load_weights(net, dir / "reshaped"); });
   INFO(message);
   CHECK(holds(message, "8.weight", "[128,4]", "[4,128]"));
+  CHECK(equal_weights(net, before));
+}
+
+TEST_CASE("weights: a NaN in a file is refused with tensor and place", "[train][weights][errors]") {
+  device cpu(1);
+  const folder dir("nan");
+  tiny broken(cpu, 1), net(cpu, 1);
+  const tiny before(cpu, 1);
+  broken.parameters()[broken.parameter_count - 1] = std::numeric_limits<float>::quiet_NaN();
+  kd::train::save_weights(broken, dir / "nan");
+  const std::string message = message_of<kd::file_error>([&] { kd::train::load_weights(net, dir / "nan"); });
+  INFO(message);
+  CHECK(holds(message, "8.bias", "element 3 must be finite"));
   CHECK(equal_weights(net, before));
 }
 

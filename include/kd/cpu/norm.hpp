@@ -36,8 +36,10 @@ namespace detail {
 
 /// Channels that a thread carries through both passes at a time.
 inline constexpr std::size_t norm_group = 64;
-/// Rows whose sums are taken in float, in registers, before they go into double.
+/// Rows whose sums are taken in float before they go into double.
 inline constexpr std::size_t norm_tile = 16;
+/// Rows read side by side. More of them, 4 KiB or a multiple apart, evict each other from the first-level cache.
+inline constexpr std::size_t norm_step = 2;
 
 /// Two sums per lane of one channel.
 struct lane_sums {
@@ -74,29 +76,38 @@ struct norm_rows {
 template <bool Masked>
 void add_moments(const norm_rows& rows, std::size_t begin, std::size_t end, std::size_t channels, const float* pivot,
                  const float* x, lane_sums* sums) {
+  const std::size_t stride = rows.stride;
   for (std::size_t tile = begin; tile < end; tile += norm_tile) {
     const std::size_t tile_end = std::min(end, tile + norm_tile);
-    for (std::size_t c = 0; c < channels; ++c) {
-      const float p = pivot[c];
-      float tile_sum[lanes], tile_square[lanes];
-      for (std::size_t l = 0; l < lanes; l += native_width) {
-        const float* at = x + c * lanes + l;
-        floats sum{}, square{};
-        ints live;
-        load(live, rows.mask + l);
-        for (std::size_t r = tile; r < tile_end; ++r) {
-          floats value;
-          load(value, at + r * rows.stride);
-          value -= p;
-          if constexpr (Masked) value = (floats)((ints)value & live);
-          sum += value;
-          square += value * value;
+    float tile_sum[norm_group][lanes], tile_square[norm_group][lanes];
+    for (std::size_t r = tile; r < tile_end; r += norm_step) {
+      const std::size_t steps = std::min(norm_step, tile_end - r);
+      for (std::size_t c = 0; c < channels; ++c) {
+        const float p = pivot[c];
+        for (std::size_t l = 0; l < lanes; l += native_width) {
+          floats sum{}, square{};
+          if (r != tile) {
+            load(sum, tile_sum[c] + l);
+            load(square, tile_square[c] + l);
+          }
+          for (std::size_t q = 0; q < steps; ++q) {
+            floats value;
+            load(value, x + (r + q) * stride + c * lanes + l);
+            value -= p;
+            if constexpr (Masked) {
+              ints live;
+              load(live, rows.mask + l);
+              value = (floats)((ints)value & live);
+            }
+            sum += value;
+            square += value * value;
+          }
+          store(tile_sum[c] + l, sum);
+          store(tile_square[c] + l, square);
         }
-        store(tile_sum + l, sum);
-        store(tile_square + l, square);
       }
-      sums[c].add(tile_sum, tile_square);
     }
+    for (std::size_t c = 0; c < channels; ++c) sums[c].add(tile_sum[c], tile_square[c]);
   }
 }
 
@@ -120,11 +131,12 @@ inline void choose_pivots(const norm_rows& rows, std::size_t channels, const flo
 template <bool Residual, bool Relu>
 void normalise_rows(const norm_rows& rows, std::size_t begin, std::size_t end, std::size_t channels, const float* mean,
                     const float* scale, const float* shift, const float* x, const float* residual, float* y) {
+  const std::size_t stride = rows.stride;
   for (std::size_t r = end; r-- > begin;) {
     for (std::size_t c = 0; c < channels; ++c) {
       const float m = mean[c], a = scale[c], b = shift[c];
       for (std::size_t l = 0; l < lanes; l += native_width) {
-        const std::size_t at = r * rows.stride + c * lanes + l;
+        const std::size_t at = r * stride + c * lanes + l;
         floats value, other;
         load(value, x + at);
         value = (value - m) * a + b;
@@ -158,40 +170,44 @@ struct norm_gradient {
 template <bool Relu, bool Masked>
 void add_gradient_sums(const norm_rows& rows, std::size_t begin, std::size_t end, std::size_t channels,
                        const float* mean, const norm_gradient& d, lane_sums* sums) {
+  const std::size_t stride = rows.stride;
+  const float *x = d.x, *y = d.y, *dy = d.dy;
+  float* masked = d.masked;
   for (std::size_t tile = begin; tile < end; tile += norm_tile) {
     const std::size_t tile_end = std::min(end, tile + norm_tile);
-    for (std::size_t c = 0; c < channels; ++c) {
-      const float m = mean[c];
-      float tile_sum[lanes], tile_product[lanes];
-      for (std::size_t l = 0; l < lanes; l += native_width) {
-        floats sum{}, product{};
-        ints live;
-        load(live, rows.mask + l);
-        for (std::size_t r = tile; r < tile_end; ++r) {
-          const std::size_t at = r * rows.stride + c * lanes + l;
-          floats value, gradient;
-          load(value, d.x + at);
-          load(gradient, d.dy + at);
+    float tile_sum[norm_group][lanes], tile_product[norm_group][lanes];
+    for (std::size_t r = tile; r < tile_end; ++r) {
+      for (std::size_t c = 0; c < channels; ++c) {
+        const float m = mean[c];
+        for (std::size_t l = 0; l < lanes; l += native_width) {
+          const std::size_t at = r * stride + c * lanes + l;
+          floats sum{}, product{}, value, gradient;
+          if (r != tile) {
+            load(sum, tile_sum[c] + l);
+            load(product, tile_product[c] + l);
+          }
+          load(value, x + at);
+          load(gradient, dy + at);
           value -= m;
           if constexpr (Relu) {
             floats out;
-            load(out, d.y + at);
+            load(out, y + at);
             const floats zero{};
             gradient = out <= zero ? zero : gradient;
           }
           if constexpr (Masked) {
+            ints live;
+            load(live, rows.mask + l);
             value = (floats)((ints)value & live);
             gradient = (floats)((ints)gradient & live);
           }
-          if (d.masked != nullptr) store(d.masked + at, gradient);
-          sum += gradient;
-          product += gradient * value;
+          if (masked != nullptr) store(masked + at, gradient);
+          store(tile_sum[c] + l, sum + gradient);
+          store(tile_product[c] + l, product + gradient * value);
         }
-        store(tile_sum + l, sum);
-        store(tile_product + l, product);
       }
-      sums[c].add(tile_sum, tile_product);
     }
+    for (std::size_t c = 0; c < channels; ++c) sums[c].add(tile_sum[c], tile_product[c]);
   }
 }
 
@@ -200,18 +216,21 @@ template <bool Relu, bool Masked>
 void gradient_rows(const norm_rows& rows, std::size_t begin, std::size_t end, std::size_t channels, const float* mean,
                    const float* offset, const float* slope, const float* scale, const norm_gradient& d) {
   const float* from = d.masked != nullptr ? d.masked : d.dy;
+  const float *x = d.x, *y = d.y;
+  float* dx = d.dx;
+  const std::size_t stride = rows.stride;
   const bool apply_relu = Relu && d.masked == nullptr;
   for (std::size_t r = end; r-- > begin;) {
     for (std::size_t c = 0; c < channels; ++c) {
       const float m = mean[c], o = offset[c], b = slope[c], a = scale[c];
       for (std::size_t l = 0; l < lanes; l += native_width) {
-        const std::size_t at = r * rows.stride + c * lanes + l;
+        const std::size_t at = r * stride + c * lanes + l;
         floats value, gradient;
-        load(value, d.x + at);
+        load(value, x + at);
         load(gradient, from + at);
         if (apply_relu) {
           floats out;
-          load(out, d.y + at);
+          load(out, y + at);
           const floats zero{};
           gradient = out <= zero ? zero : gradient;
         }
@@ -221,7 +240,7 @@ void gradient_rows(const norm_rows& rows, std::size_t begin, std::size_t end, st
           load(live, rows.mask + l);
           gradient = (floats)((ints)gradient & live);
         }
-        store(d.dx + at, gradient);
+        store(dx + at, gradient);
       }
     }
   }

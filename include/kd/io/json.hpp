@@ -268,7 +268,7 @@ class json_parser {
     std::uint32_t unit = 0;
     const std::string_view digits = text_.substr(at_, 4);
     const auto [end, status] = std::from_chars(digits.data(), digits.data() + digits.size(), unit, 16);
-    if (digits.size() != 4 || status != std::errc{} || end != digits.data() + 4) fail("expected four hex digits");
+    if (status != std::errc{} || end != digits.data() + 4) fail("expected four hex digits");
     at_ += 4;
     return unit;
   }

@@ -118,7 +118,7 @@ class trainer {
     device.to_rows(Network::plan::output, count, network_->forward_train(count, random), student_rows_.data());
     const loss_result result = device.loss(loss_, count, classes, student_rows_.data(), teacher_rows_.data(),
                                            batch_labels_.data(), d_rows_.data(), loss_scratch_);
-    require_finite(result, text(settings_.name, ": ", Loss::name), step_index + 1);
+    if (!result.finite()) require_finite(result, text(settings_.name, ": ", Loss::name), step_index + 1);
     device.from_rows(Network::plan::output, count, d_rows_.data(), network_->logits_gradient(count));
     network_->backward(count, random);
     device.update(optimiser_, learning_rate(step_index), step_index + 1,

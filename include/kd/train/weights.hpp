@@ -1,6 +1,7 @@
 /// Weights of a network as a safetensors file with PyTorch's names, shapes and order of elements.
 #pragma once
 
+#include <cmath>
 #include <cstdint>
 #include <set>
 #include <string>
@@ -49,6 +50,11 @@ void read_weights(const io::safetensors_file& file, Network& network, const std:
     const std::string name(info.name.view());
     values.emplace_back(info.spec.size());
     file.read(name, detail::extents_of(info.spec), std::span<float>(values.back()));
+    for (std::size_t i = 0; i < values.back().size(); ++i)
+      if (!std::isfinite(values.back()[i]))
+        throw file_error(text(file.path(), ": tensor \"", name, "\": element ", i, " must be finite, found ",
+                              values.back()[i],
+                              "; the file was saved from a run that had diverged: use an earlier one"));
     expected.insert(name);
     const std::string counter = detail::counter_behind(name);
     if (counter.empty()) continue;

@@ -97,8 +97,9 @@ struct winners {
 
 /// sums[r][v] += sum over winners of value * the 16 floats of row r, vector v at its place; r < Rows, v < Vectors.
 template <std::size_t Width, std::size_t Rows, std::size_t Vectors>
-__attribute__((noinline)) void add_winners(const winners& w, const float* rows, std::size_t row, float* sums,
-                                           std::size_t sums_row) {
+__attribute__((noinline, no_sanitize("undefined"))) void add_winners(const winners& w, const float* rows,
+                                                                     std::size_t row, float* sums,
+                                                                     std::size_t sums_row) {
   constexpr std::size_t columns = Vectors * (16 / Width);
   vector_of<Width> sum[Rows][columns] = {};
   for (std::size_t e = 0; e < w.size; ++e) {

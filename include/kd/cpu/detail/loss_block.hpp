@@ -53,28 +53,30 @@ inline void loss_of_block(const loss_arguments& a, std::size_t first, std::size_
     }
   }
 
-  const float inverse_temperature = 1.0f / a.temperature;
+  const exponential_scale scale(a.temperature);
+  constexpr exponential_scale hard_scale(1.0f);
   vector z_sum = {}, hard_sum = {}, t_sum = {}, gap = {}, energy = {};
   for (std::size_t c = 0; c < a.classes; ++c) {
     const vector dz = load_floats<Width>(z + c * Width) - z_max;
-    const vector ez = exp_nonpositive<Width>(dz * inverse_temperature);
+    const vector ez = exp_nonpositive<Width>(dz, scale);
     store_floats(z + c * Width, ez);
     z_sum += ez;
     if constexpr (Kind == student_exponentials::squared) hard_sum += ez * ez;
     if constexpr (Kind == student_exponentials::separate) {
-      const vector h = exp_nonpositive<Width>(dz);
+      const vector h = exp_nonpositive<Width>(dz, hard_scale);
       store_floats(hard + c * Width, h);
       hard_sum += h;
     }
     if constexpr (Teacher) {
       const vector dt = load_floats<Width>(t + c * Width) - t_max;
-      const vector x = larger(splat<Width>(exp_underflow), vector(dt * inverse_temperature));
-      const vector et = exp_clamped<Width>(x);
+      const auto masked = dt < scale.underflow;
+      const vector x = masked ? splat<Width>(scale.zero) : dt;
+      const vector et = exp_clamped<Width>(x, scale);
       store_floats(t + c * Width, et);
       t_sum += et;
       energy += et * x;
       const vector difference = dt - dz;  // before the division by T, see read_tile
-      gap += et * (et != 0.0f ? difference : vector{});
+      gap += et * (masked ? vector{} : difference);
     }
   }
   if constexpr (Kind == student_exponentials::shared) hard_sum = z_sum;
@@ -82,8 +84,9 @@ inline void loss_of_block(const loss_arguments& a, std::size_t first, std::size_
   const vector hard_log = log_positive<Width>(hard_sum);
   vector kd = {}, entropy = {};
   if constexpr (Teacher) {
-    kd = gap * inverse_temperature / t_sum - log_positive<Width>(t_sum / z_sum);
-    entropy = log_positive<Width>(t_sum) - energy / t_sum;
+    const auto inverse = static_cast<float>(scale.inverse_temperature());
+    kd = gap * inverse / t_sum - log_positive<Width>(t_sum / z_sum);
+    entropy = log_positive<Width>(t_sum) - energy * inverse / t_sum;
   }
   bool finite[Width] = {};
   for (std::size_t l = 0; l < rows; ++l) {

@@ -46,7 +46,7 @@ struct loss_tile {
   float hard_sum;     // sum exp(z - max)
   float teacher_sum;
   float gap;     // sum exp((t - max) / T) ((t - max) - (z - max))
-  float energy;  // sum exp((t - max) / T) (t - max) / T
+  float energy;  // sum exp((t - max) / T) (t - max)
 };
 
 /// Classes per tile. Student, teacher and two exponentials of a tile take 16 KB.
@@ -100,7 +100,7 @@ inline std::size_t first_position(const float* from, std::size_t count, float va
 
 /// Reads one tile of `count` classes, writes its exponentials and returns its sums.
 template <std::size_t Width, student_exponentials Kind, bool Teacher>
-inline loss_tile read_tile(const float* z, const float* t, std::size_t count, float inverse_temperature, float* ez,
+inline loss_tile read_tile(const float* z, const float* t, std::size_t count, const exponential_scale& scale, float* ez,
                            float* et, float* hard) {
   using vector = float_vec<Width>;
   constexpr float lowest = std::numeric_limits<float>::lowest();
@@ -122,14 +122,15 @@ inline loss_tile read_tile(const float* z, const float* t, std::size_t count, fl
   tile.teacher_max = Teacher ? largest_lane<Width>(t_max) : lowest;
 
   const vector zm = splat<Width>(tile.student_max), tm = splat<Width>(tile.teacher_max);
+  constexpr exponential_scale hard_scale(1.0f);
   vector z_sum = {}, hard_sum = {}, t_sum = {}, gap = {}, energy = {};
   const auto student = [&](std::size_t i, const vector& dz) {
-    const vector e = exp_nonpositive<Width>(dz * inverse_temperature);
+    const vector e = exp_nonpositive<Width>(dz, scale);
     store_floats(ez + i, e);
     z_sum += e;
     if constexpr (Kind == student_exponentials::squared) hard_sum += e * e;
     if constexpr (Kind == student_exponentials::separate) {
-      const vector h = exp_nonpositive<Width>(dz);
+      const vector h = exp_nonpositive<Width>(dz, hard_scale);
       store_floats(hard + i, h);
       hard_sum += h;
     }
@@ -140,15 +141,16 @@ inline loss_tile read_tile(const float* z, const float* t, std::size_t count, fl
         [&](std::size_t i, const vector& zi, const vector& ti) {
           const vector dz = zi - zm, dt = ti - tm;
           student(i, dz);
-          const vector x = larger(splat<Width>(exp_underflow), vector(dt * inverse_temperature));
-          const vector e = exp_clamped<Width>(x);
+          const auto masked = dt < scale.underflow;
+          const vector x = masked ? splat<Width>(scale.zero) : dt;
+          const vector e = exp_clamped<Width>(x, scale);
           store_floats(et + i, e);
           t_sum += e;
           energy += e * x;
           // The difference is taken before the division by T: equal rows then give exactly 0. It may be infinite or
           // NaN where the teacher's probability is 0, and 0 * infinity counts as 0.
           const vector difference = dt - dz;
-          gap += e * (e != 0.0f ? difference : vector{});
+          gap += e * (masked ? vector{} : difference);
         },
         z, t);
   } else {
@@ -240,7 +242,7 @@ template <std::size_t Width, student_exponentials Kind, bool Teacher>
 inline void loss_of_row(const loss_arguments& a, std::size_t row, const loss_row_scratch& s, loss_row& out) {
   const float* z = a.student + row * a.classes;
   const float* t = Teacher ? a.teacher + row * a.classes : nullptr;
-  const float inverse_temperature = 1.0f / a.temperature;
+  const exponential_scale scale(a.temperature);
   const std::size_t tiles = loss_tiles(a.classes);
   const auto size_of = [&](std::size_t i) { return std::min(loss_tile_classes, a.classes - i * loss_tile_classes); };
 
@@ -248,9 +250,8 @@ inline void loss_of_row(const loss_arguments& a, std::size_t row, const loss_row
   std::size_t z_class = 0, t_class = 0;
   for (std::size_t i = 0; i < tiles; ++i) {
     const std::size_t first = i * loss_tile_classes;
-    const loss_tile tile =
-        read_tile<Width, Kind, Teacher>(z + first, Teacher ? t + first : nullptr, size_of(i), inverse_temperature,
-                                        s.student + first, s.teacher + first, s.hard + first);
+    const loss_tile tile = read_tile<Width, Kind, Teacher>(z + first, Teacher ? t + first : nullptr, size_of(i), scale,
+                                                           s.student + first, s.teacher + first, s.hard + first);
     s.tiles[i] = tile;
     if (tile.student_max > z_max) {
       z_max = tile.student_max;
@@ -262,7 +263,7 @@ inline void loss_of_row(const loss_arguments& a, std::size_t row, const loss_row
     }
   }
 
-  const double inverse = inverse_temperature;
+  const double inverse = scale.inverse_temperature();
   double z_sum = 0, hard_sum = 0, t_sum = 0, gap = 0, energy = 0;
   for (std::size_t i = 0; i < tiles; ++i) {
     const loss_tile& tile = s.tiles[i];
@@ -279,7 +280,7 @@ inline void loss_of_row(const loss_arguments& a, std::size_t row, const loss_row
       t_sum = std::fma(t_scale, double{tile.teacher_sum}, t_sum);
       if (t_scale == 0) continue;  // what follows may be infinite there, and 0 * infinity counts as 0
       gap += t_scale * (tile.gap + tile.teacher_sum * (dt - dz));
-      energy += t_scale * (tile.energy + tile.teacher_sum * dt * inverse);
+      energy += t_scale * (tile.energy + tile.teacher_sum * dt);
     }
   }
   const auto label = static_cast<std::size_t>(a.labels[row]);
@@ -288,7 +289,7 @@ inline void loss_of_row(const loss_arguments& a, std::size_t row, const loss_row
   out.correct = z_class == label;
   if constexpr (Teacher) {
     out.kd = gap * inverse / t_sum - std::log(t_sum / z_sum);
-    out.soft_cross_entropy = out.kd + (std::log(t_sum) - energy / t_sum);
+    out.soft_cross_entropy = out.kd + (std::log(t_sum) - energy * inverse / t_sum);
     out.agrees = z_class == t_class;
   }
   if (!a.d_student || !out.finite()) return;
