@@ -30,7 +30,7 @@ inline std::string_view name_of(fusion f) {
 /// 1234567 as "1,234,567".
 inline std::string grouped(std::size_t number) {
   std::string digits = text(number);
-  for (std::size_t at = digits.size(); at > 3; at -= 3) digits.insert(at - 3, ",");
+  for (std::size_t at = digits.size(); at > 3; at -= 3) digits.insert(at - 3, 1, ',');
   return digits;
 }
 

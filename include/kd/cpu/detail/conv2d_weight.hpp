@@ -129,11 +129,31 @@ void bias_gradient(const parallel& threads, std::size_t blocks, std::size_t pixe
   });
 }
 
-/// Blocks whose places are summed before the next rows of dW are turned to: about 256 long, so that the operands are
-/// still in the L2 cache when the next tap asks for them, and dW is not read and written more often than needed.
-constexpr std::size_t blocks_per_pass(std::size_t blocks, std::size_t pixels) {
-  return std::min(blocks, (256 / lanes + pixels - 1) / pixels);
-}
+/// The output rows of all blocks, cut into passes: the sums of one pass go through every tap before the next pass,
+/// while what they read is in the L2 cache; a pass is not so short that reading and writing dW would tell.
+struct row_passes {
+  std::size_t height, rows, count;
+
+  constexpr row_passes(const conv2d_geometry& g, std::size_t blocks)
+      : height(g.out_height()), rows(blocks * g.out_height()), count(0) {
+    const std::size_t width = g.out_width(), channels = g.out_channels + g.stride_h * g.stride_w * g.in_channels;
+    const std::size_t fit = 512 * 1024 / (width * lanes * channels * sizeof(float));
+    const std::size_t least = (16 + width - 1) / width;
+    const std::size_t length = std::max<std::size_t>(std::max(fit, least), 1);
+    count = (rows + length - 1) / length;
+  }
+  /// Calls body(block, oh) for the rows of a pass that are in `live`.
+  template <class Body>
+  constexpr void for_each(std::size_t pass, const range& live, const Body& body) const {
+    for (std::size_t r = balanced_begin(rows, count, pass); r < balanced_begin(rows, count, pass + 1); ++r)
+      if (r % height >= live.begin && r % height < live.end) body(r / height, r % height);
+  }
+  constexpr std::size_t live_rows(std::size_t pass, const range& live) const {
+    std::size_t found = 0;
+    for_each(pass, live, [&](std::size_t, std::size_t) { ++found; });
+    return found;
+  }
+};
 
 /// Rows that one share of a weight gradient has: all of them, or fewer where the threads would be unevenly loaded.
 template <std::size_t Width>
@@ -152,9 +172,9 @@ void weight_gradient_from_input(const parallel& threads, const conv2d_geometry& 
   transpose_places<Width>(threads, places, g.in_channels, x, scratch);
   const channel_panels<Width> panels(g.in_channels);
   const std::size_t cuts = row_cuts<Width>(threads, taps * panels.count, g.out_channels);
-  const std::size_t pass = blocks_per_pass(blocks, out_pixels);
+  const row_passes passes(g, blocks);
   threads.split(taps * panels.count * cuts, [&](std::size_t begin, std::size_t end, std::size_t) {
-    for (std::size_t first = 0; first < blocks; first += pass)
+    for (std::size_t pass = 0; pass < passes.count; ++pass)
       for (std::size_t item = begin; item < end; ++item) {
         const std::size_t cut = item % cuts, panel = item / cuts % panels.count, tap = item / cuts / panels.count;
         const std::size_t row = balanced_begin(g.out_channels, cuts, cut);
@@ -162,19 +182,20 @@ void weight_gradient_from_input(const parallel& threads, const conv2d_geometry& 
         const std::size_t kh = tap / g.kernel_w, kw = tap % g.kernel_w, width = panels.size(panel) * 16;
         const range oh = live_outputs(kh, g.in_height, g.out_height(), g.stride_h, g.padding_h);
         const range ow = live_outputs(kw, g.in_width, out_width, g.stride_w, g.padding_w);
-        const std::size_t last = std::min(blocks, first + pass), terms = (last - first) * oh.size() * ow.size() * lanes;
-        if (terms == 0 && (first > 0 || !zero_dead_taps)) continue;
+        const bool dead = oh.size() * ow.size() == 0;
+        if (dead && (pass > 0 || !zero_dead_taps)) continue;
+        const std::size_t terms = passes.live_rows(pass, oh) * ow.size() * lanes;
         const float* xt = scratch + panels.begin(panel) * 16 * places * lanes;
         product<Width> sums({lanes, 1, width, 16, taps * g.in_channels, 16}, rows, panels.size(panel), terms,
                             dw + (row * taps + tap) * g.in_channels + panels.begin(panel) * 16,
-                            {first > 0, nullptr, false});
-        for (std::size_t b = first; b < last; ++b)
-          for (std::size_t h = oh.begin; h < oh.end; ++h)
-            for (std::size_t w = ow.begin; w < ow.end; ++w) {
-              const std::size_t ih = h * g.stride_h + kh - g.padding_h, iw = w * g.stride_w + kw - g.padding_w;
-              sums.add(dy + ((b * out_pixels + h * out_width + w) * g.out_channels + row) * lanes,
-                       xt + (b * in_pixels + ih * g.in_width + iw) * lanes * width, lanes);
-            }
+                            {pass > 0, nullptr, false});
+        passes.for_each(pass, dead ? range{} : oh, [&](std::size_t b, std::size_t h) {
+          for (std::size_t w = ow.begin; w < ow.end; ++w) {
+            const std::size_t ih = h * g.stride_h + kh - g.padding_h, iw = w * g.stride_w + kw - g.padding_w;
+            sums.add(dy + ((b * out_pixels + h * out_width + w) * g.out_channels + row) * lanes,
+                     xt + (b * in_pixels + ih * g.in_width + iw) * lanes * width, lanes);
+          }
+        });
         sums.finish();
       }
   });
@@ -207,7 +228,7 @@ void weight_gradient_from_output(const parallel& threads, const conv2d_geometry&
   const channel_panels<Width> panels(g.out_channels);
   const std::size_t all_rows = g.kernel_w * g.in_channels;
   const std::size_t cuts = row_cuts<Width>(threads, g.kernel_h * panels.count, all_rows);
-  const std::size_t pass = blocks_per_pass(blocks, out_pixels);
+  const row_passes passes(g, blocks);
   threads.split(g.kernel_h * panels.count * cuts, [&](std::size_t begin, std::size_t end, std::size_t) {
     for (std::size_t item = begin; item < end; ++item) {
       const std::size_t cut = item % cuts, kh = item / cuts / panels.count, panel = item / cuts % panels.count;
@@ -216,15 +237,16 @@ void weight_gradient_from_output(const parallel& threads, const conv2d_geometry&
       for (std::size_t r = row_begin; r < row_end; ++r)
         std::fill_n(sums + (kh * all_rows + r) * padded + panels.begin(panel) * 16, panels.size(panel) * 16, 0.0f);
     }
-    for (std::size_t first = 0; first < blocks; first += pass)
+    for (std::size_t pass = 0; pass < passes.count; ++pass)
       for (std::size_t item = begin; item < end; ++item) {
         const std::size_t cut = item % cuts, panel = item / cuts % panels.count, kh = item / cuts / panels.count;
         const std::size_t row_begin = balanced_begin(all_rows, cuts, cut);
         const std::size_t row_end = balanced_begin(all_rows, cuts, cut + 1);
-        const std::size_t width = panels.size(panel) * 16, last = std::min(blocks, first + pass);
+        const std::size_t width = panels.size(panel) * 16;
         const range oh = live_outputs(kh, g.in_height, g.out_height(), g.stride_h, g.padding_h);
+        const std::size_t live = passes.live_rows(pass, oh);
         const float* here = dyt + panels.begin(panel) * 16 * places * lanes;
-        for (std::size_t ow = 0, next = 0; ow < out_width && oh.size() > 0; ow = next) {
+        for (std::size_t ow = 0, next = 0; ow < out_width && live > 0; ow = next) {
           // Output columns that meet the same taps are summed together.
           const range kw = live_taps(ow, g.in_width, g.kernel_w, g.stride_w, g.padding_w);
           for (next = ow + 1; next < out_width; ++next) {
@@ -235,17 +257,17 @@ void weight_gradient_from_output(const parallel& threads, const conv2d_geometry&
           const std::size_t high = std::min(row_end, kw.end * g.in_channels);
           if (low >= high) continue;
           product<Width> out({lanes, 1, width, 16, padded, 16}, high - low, panels.size(panel),
-                             (last - first) * oh.size() * (next - ow) * lanes,
+                             live * (next - ow) * lanes,
                              sums + (kh * all_rows + low) * padded + panels.begin(panel) * 16, {true, nullptr, false});
-          for (std::size_t b = first; b < last; ++b)
-            for (std::size_t h = oh.begin; h < oh.end; ++h)
-              for (std::size_t w = ow; w < next; ++w) {
-                const std::size_t ih = h * g.stride_h + kh - g.padding_h;
-                // Row 0 is tap kw = 0, which may lie left of the image; row `low` does not.
-                const float* column = x + (b * in_pixels + ih * g.in_width) * g.in_channels * lanes +
-                                      (w * g.stride_w * g.in_channels + low - g.padding_w * g.in_channels) * lanes;
-                out.add(column, here + (b * out_pixels + h * out_width + w) * lanes * width, lanes);
-              }
+          passes.for_each(pass, oh, [&](std::size_t b, std::size_t h) {
+            for (std::size_t w = ow; w < next; ++w) {
+              const std::size_t ih = h * g.stride_h + kh - g.padding_h;
+              // Row 0 is tap kw = 0, which may lie left of the image; row `low` does not.
+              const float* column = x + (b * in_pixels + ih * g.in_width) * g.in_channels * lanes +
+                                    (w * g.stride_w * g.in_channels + low - g.padding_w * g.in_channels) * lanes;
+              out.add(column, here + (b * out_pixels + h * out_width + w) * lanes * width, lanes);
+            }
+          });
           out.finish();
         }
       }

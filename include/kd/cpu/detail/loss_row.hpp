@@ -49,7 +49,8 @@ struct loss_tile {
   float energy;  // sum exp((t - max) / T) (t - max)
 };
 
-/// Classes per tile. Student, teacher and two exponentials of a tile take 16 KB.
+/// Classes per tile. Student, teacher and two exponentials of a tile take 16 KB. On a Zen 4 512 was 6% slower with the
+/// rows in cache, 2,048 no faster, at 32,000 and 128,256 classes 5 to 15% slower.
 inline constexpr std::size_t loss_tile_classes = 1024;
 
 constexpr std::size_t loss_tiles(std::size_t classes) { return (classes + loss_tile_classes - 1) / loss_tile_classes; }
@@ -63,6 +64,14 @@ struct loss_row_scratch {
   float* hard;     // exp(z - max), student_exponentials::separate only
   loss_tile* tiles;
 };
+
+/// Asks for what lies one tile further on, of this row or the next; past the end of the logits it does nothing. Pages
+/// are as long as tiles, and hardware prefetchers stop at their ends: without this 256 x 32,000 took 40% longer on a
+/// Zen 4.
+inline void prefetch_next_tile(const float* at) {
+  __builtin_prefetch(
+      reinterpret_cast<const void*>(reinterpret_cast<std::uintptr_t>(at) + loss_tile_classes * sizeof(float)));
+}
 
 /// The first count (< Width) floats, minus infinity (probability 0) in the other lanes.
 template <std::size_t Width>
@@ -139,6 +148,8 @@ inline loss_tile read_tile(const float* z, const float* t, std::size_t count, co
     for_each_vector<Width>(
         count,
         [&](std::size_t i, const vector& zi, const vector& ti) {
+          prefetch_next_tile(z + i);
+          prefetch_next_tile(t + i);
           const vector dz = zi - zm, dt = ti - tm;
           student(i, dz);
           const auto masked = dt < scale.underflow;
