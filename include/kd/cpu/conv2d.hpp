@@ -141,8 +141,7 @@ template <std::size_t Width = native_width>
 void conv2d_relu_pool_backward_data(const parallel& threads, const conv2d_geometry& g, std::size_t batch,
                                     const float* dp, const std::uint8_t* arg, const float* weight, bool accumulate,
                                     float* dx, float* scratch) {
-  detail::unpool<Width>(threads, g, blocks_of(batch), dp, arg, scratch);
-  conv2d_backward_data<Width>(threads, g, batch, scratch, weight, accumulate, dx, nullptr);
+  detail::pooled_data_gradient<Width>(threads, g, blocks_of(batch), dp, arg, weight, accumulate, dx, scratch);
 }
 
 /// dw and, where it is not null, db of conv2d_relu_pool_forward, from dp, the gradient of its pooled output, and its

@@ -176,7 +176,7 @@ class product {
   void finish() { flush(true); }
 
  private:
-  static constexpr std::size_t chunk = 64;  // with 4 vectors 16 KiB of B
+  static constexpr std::size_t chunk = 192;
 
   void flush(bool last) {
     const product_update now{update_.accumulate || begun_, last ? update_.bias : nullptr, last && update_.relu};

@@ -7,8 +7,7 @@
 ///
 /// Threads take channels, so that no sum is split. Sums are of differences from a pivot near the mean, sixteen rows in
 /// float and then in double, so that a mean far from zero does not eat the variance. Bytes moved, in units of the
-/// activation: training forward 2 reads and 1 write, backward 6 reads (4 without relu) and 1 write; the second pass
-/// runs backwards over what the first left in cache.
+/// activation: training forward 2 reads and 1 write; backward 6 reads (4 without relu) and 1 write.
 #pragma once
 
 #include <algorithm>
@@ -38,7 +37,8 @@ namespace detail {
 inline constexpr std::size_t norm_group = 64;
 /// Rows whose sums are taken in float before they go into double.
 inline constexpr std::size_t norm_tile = 16;
-/// Rows read side by side. More of them, 4 KiB or a multiple apart, evict each other from the first-level cache.
+/// Rows that the statistics read side by side. The backward pass reads one: sixteen at once, three arrays each, took
+/// 624 us at [64,8,8], batch 128, against 208 (Zen 4, one thread).
 inline constexpr std::size_t norm_step = 2;
 
 /// Two sums per lane of one channel.
@@ -127,12 +127,12 @@ inline void choose_pivots(const norm_rows& rows, std::size_t channels, const flo
   for (std::size_t c = 0; c < channels; ++c) pivot[c] = static_cast<float>(sums[c].total(sums[c].first) / live);
 }
 
-/// y = (x - mean) * scale + shift over rows [begin, end), last row first.
+/// y = (x - mean) * scale + shift over rows [begin, end).
 template <bool Residual, bool Relu>
 void normalise_rows(const norm_rows& rows, std::size_t begin, std::size_t end, std::size_t channels, const float* mean,
                     const float* scale, const float* shift, const float* x, const float* residual, float* y) {
   const std::size_t stride = rows.stride;
-  for (std::size_t r = end; r-- > begin;) {
+  for (std::size_t r = begin; r < end; ++r) {
     for (std::size_t c = 0; c < channels; ++c) {
       const float m = mean[c], a = scale[c], b = shift[c];
       for (std::size_t l = 0; l < lanes; l += native_width) {
@@ -198,7 +198,6 @@ void add_gradient_sums(const norm_rows& rows, std::size_t begin, std::size_t end
           if constexpr (Masked) {
             ints live;
             load(live, rows.mask + l);
-            value = (floats)((ints)value & live);
             gradient = (floats)((ints)gradient & live);
           }
           if (masked != nullptr) store(masked + at, gradient);
@@ -211,7 +210,7 @@ void add_gradient_sums(const norm_rows& rows, std::size_t begin, std::size_t end
   }
 }
 
-/// dx = (g - offset - (x - mean) * slope) * scale over rows [begin, end), last row first.
+/// dx = (g - offset - (x - mean) * slope) * scale over rows [begin, end).
 template <bool Relu, bool Masked>
 void gradient_rows(const norm_rows& rows, std::size_t begin, std::size_t end, std::size_t channels, const float* mean,
                    const float* offset, const float* slope, const float* scale, const norm_gradient& d) {
@@ -220,7 +219,7 @@ void gradient_rows(const norm_rows& rows, std::size_t begin, std::size_t end, st
   float* dx = d.dx;
   const std::size_t stride = rows.stride;
   const bool apply_relu = Relu && d.masked == nullptr;
-  for (std::size_t r = end; r-- > begin;) {
+  for (std::size_t r = begin; r < end; ++r) {
     for (std::size_t c = 0; c < channels; ++c) {
       const float m = mean[c], o = offset[c], b = slope[c], a = scale[c];
       for (std::size_t l = 0; l < lanes; l += native_width) {

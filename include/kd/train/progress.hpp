@@ -79,9 +79,9 @@ inline std::string decimals(double value, int digits) {
 inline std::string clock_text(double seconds) {
   if (!(seconds >= 0 && seconds < 1e9)) return "-";
   const auto whole = static_cast<unsigned long>(seconds + 0.5);
-  const auto two = [](unsigned long n) { return (n < 10 ? "0" : "") + text(n); };
+  const auto two = [](unsigned long n) { return text(n / 10, n % 10); };
   const unsigned long hours = whole / 3600, minutes = whole / 60 % 60;
-  return (hours > 0 ? text(hours, ":", two(minutes)) : text(minutes)) + ":" + two(whole % 60);
+  return hours > 0 ? text(hours, ":", two(minutes), ":", two(whole % 60)) : text(minutes, ":", two(whole % 60));
 }
 
 }  // namespace detail

@@ -112,20 +112,26 @@ float sum_of_lanes(const vector_of<Width> (&vectors)[lanes / Width]) {
 template <std::size_t Width>
 void bias_gradient(const parallel& threads, std::size_t blocks, std::size_t pixels, std::size_t channels,
                    const float* dy, float* db) {
-  threads.for_each(channels, [&](std::size_t c) {
-    constexpr std::size_t natives = lanes / Width;
-    vector_of<Width> total[natives] = {};
+  constexpr std::size_t natives = lanes / Width, together = 4;
+  threads.for_each((channels + together - 1) / together, [&](std::size_t group) {
+    const std::size_t first = group * together, count = std::min(together, channels - first);
+    vector_of<Width> total[together][natives] = {};
     for (std::size_t b = 0; b < blocks; ++b) {
-      vector_of<Width> sum[natives] = {};
-      for (std::size_t p = 0; p < pixels; ++p)
-        for (std::size_t v = 0; v < natives; ++v) {
-          vector_of<Width> here;
-          load<Width>(here, dy + ((b * pixels + p) * channels + c) * lanes + v * Width);
-          sum[v] += here;
-        }
-      for (std::size_t v = 0; v < natives; ++v) total[v] += sum[v];
+      vector_of<Width> sum[together][natives] = {};  // one block's: long sums of sums lose fewer bits
+      for (std::size_t p = 0; p < pixels; ++p) {
+        const float* from = dy + ((b * pixels + p) * channels + first) * lanes;
+#pragma GCC unroll 4
+        for (std::size_t c = 0; c < together; ++c)
+          for (std::size_t v = 0; v < natives && c < count; ++v) {
+            vector_of<Width> here;
+            load<Width>(here, from + c * lanes + v * Width);
+            sum[c][v] += here;
+          }
+      }
+      for (std::size_t c = 0; c < together; ++c)
+        for (std::size_t v = 0; v < natives; ++v) total[c][v] += sum[c][v];
     }
-    db[c] = sum_of_lanes<Width>(total);
+    for (std::size_t c = 0; c < count; ++c) db[first + c] = sum_of_lanes<Width>(total[c]);
   });
 }
 

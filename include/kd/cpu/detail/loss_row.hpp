@@ -98,9 +98,7 @@ inline std::size_t first_position(const float* from, std::size_t count, float va
   for (; i + group <= count; i += group) {
     typename float_vector<Width>::integers found = {};
     for (std::size_t j = 0; j < group; j += Width) found |= load_floats<Width>(from + i + j) == wanted;
-    std::int32_t any = 0;
-    for (std::size_t l = 0; l < Width; ++l) any |= found[l];
-    if (any) break;
+    if (fold_lanes<Width>(found, [](const auto& a, const auto& b) { return a | b; })) break;
   }
   for (; i < count; ++i)
     if (from[i] == value) return i;
@@ -244,6 +242,7 @@ inline void write_gradient(float* d, const float* ez, const float* et, const flo
 
 /// exp of a tile's maximum relative to the row's, 0 where all of the tile underflows.
 inline double tile_scale(double below_max) {
+  if (below_max == 0) return 1.0;
   const double scale = std::exp(below_max);
   return scale < std::numeric_limits<float>::min() ? 0.0 : scale;
 }
