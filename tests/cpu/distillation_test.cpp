@@ -286,15 +286,26 @@ TEST_CASE("distillation: the first row at fault is named for any number of threa
 
 TEST_CASE("distillation: hit rates count the first of equal maxima", "[cpu][distillation]") {
   for (const std::size_t width : {4u, 400u, 3000u}) {  // lane by lane, one tile, several tiles
-    batch b{3, width, std::vector<float>(3 * width, 0.0f), std::vector<float>(3 * width, 0.0f), {1, 2, 3}};
+    batch b{4, width, std::vector<float>(4 * width, 0.0f), std::vector<float>(4 * width, 0.0f), {1, 2, 3, 0}};
     const auto peak = [&](std::vector<float>& x, std::size_t row, std::size_t c) { x[row * width + c] = 5; };
     peak(b.student, 0, 1), peak(b.student, 0, width - 1), peak(b.teacher, 0, 1);  // right, agrees: first of two
     peak(b.student, 1, 0), peak(b.student, 1, 2), peak(b.teacher, 1, 2);          // wrong: class 0 comes first
     peak(b.student, 2, width - 1), peak(b.teacher, 2, width - 1);                 // agrees, right only if width is 4
+    // All classes tie: class 0, right, agrees.
     const auto terms = fused(b, {}).result.terms;
     CAPTURE(width);
-    REQUIRE(terms.teacher_agreement == 2.0 / 3);
-    REQUIRE(terms.accuracy == (width == 4 ? 2.0 / 3 : 1.0 / 3));
+    REQUIRE(terms.teacher_agreement == 0.75);
+    REQUIRE(terms.accuracy == (width == 4 ? 0.75 : 0.5));
+  }
+}
+
+TEST_CASE("distillation: rows at fault are not written, all others are", "[cpu][distillation]") {
+  for (const std::size_t classes : {10u, 1100u}) {
+    batch b = random_batch(5, classes, 75);
+    b.student[2 * classes + 1] = std::numeric_limits<float>::quiet_NaN();
+    const outcome got = fused(b, {});
+    REQUIRE(got.result.fault.row == 2);
+    for (std::size_t i = 0; i < got.d_student.size(); ++i) REQUIRE((got.d_student[i] == 7.0f) == (i / classes == 2));
   }
 }
 

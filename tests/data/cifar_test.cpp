@@ -1,6 +1,5 @@
 #include "kd/data/cifar.hpp"
 
-#include <stdlib.h>
 #include <unistd.h>
 
 #include <filesystem>
@@ -9,19 +8,11 @@
 #include <string>
 
 #include "support/catch.hpp"
+#include "support/folder.hpp"
 
 namespace fs = std::filesystem;
 
 namespace {
-
-struct temporary_folder {
-  fs::path path;
-  temporary_folder() {
-    std::string name = (fs::temp_directory_path() / "kd-cifar-XXXXXX").string();
-    path = mkdtemp(name.data());
-  }
-  ~temporary_folder() { fs::remove_all(path); }
-};
 
 void write(const fs::path& path, const std::string& bytes) {
   fs::create_directories(path.parent_path());
@@ -61,10 +52,10 @@ bool has(const std::string& text, const std::string& part) { return text.find(pa
 }  // namespace
 
 TEST_CASE("cifar: CIFAR-10 is read in file order, from the folder and from its parent", "[data][cifar]") {
-  const temporary_folder temporary;
-  const fs::path folder = temporary.path / "cifar-10-batches-bin";
+  const kd_test::folder temporary;
+  const fs::path folder = temporary.path() / "cifar-10-batches-bin";
   write_cifar10(folder);
-  for (const fs::path& dir : {folder, temporary.path}) {
+  for (const fs::path& dir : {folder, temporary.path()}) {
     const kd::data::dataset set = kd::data::load_cifar10(dir);
     CHECK(set.name == "CIFAR-10");
     CHECK(set.image == kd::image_shape(3, 32, 32));
@@ -81,10 +72,10 @@ TEST_CASE("cifar: CIFAR-10 is read in file order, from the folder and from its p
 }
 
 TEST_CASE("cifar: CIFAR-100 is read with its fine labels", "[data][cifar]") {
-  const temporary_folder temporary;
-  const fs::path folder = temporary.path / "cifar-100-binary";
+  const kd_test::folder temporary;
+  const fs::path folder = temporary.path() / "cifar-100-binary";
   write_cifar100(folder);
-  for (const fs::path& dir : {folder, temporary.path}) {
+  for (const fs::path& dir : {folder, temporary.path()}) {
     const kd::data::dataset set = kd::data::load_cifar(dir);
     CHECK(set.name == "CIFAR-100");
     CHECK(set.classes == 100);
@@ -99,76 +90,77 @@ TEST_CASE("cifar: CIFAR-100 is read with its fine labels", "[data][cifar]") {
 }
 
 TEST_CASE("cifar: class names come from the file when it is there", "[data][cifar]") {
-  const temporary_folder temporary;
-  write_cifar10(temporary.path);
-  write(temporary.path / "batches.meta.txt", "zero\none\ntwo\nthree\nfour\nfive\nsix\nseven\neight\nnine\n\n");
-  CHECK(kd::data::load_cifar10(temporary.path).class_names.at(9) == "nine");
-  write(temporary.path / "batches.meta.txt", "zero\none\n");
-  const std::string got = message([&] { (void)kd::data::load_cifar10(temporary.path); });
-  CHECK(has(got, (temporary.path / "batches.meta.txt").string() + ": expected the names of 10 classes, got 2; "));
+  const kd_test::folder temporary;
+  write_cifar10(temporary.path());
+  write(temporary.path() / "batches.meta.txt", "zero\none\ntwo\nthree\nfour\nfive\nsix\nseven\neight\nnine\n\n");
+  CHECK(kd::data::load_cifar10(temporary.path()).class_names.at(9) == "nine");
+  write(temporary.path() / "batches.meta.txt", "zero\none\n");
+  const std::string got = message([&] { (void)kd::data::load_cifar10(temporary.path()); });
+  CHECK(has(got, (temporary.path() / "batches.meta.txt").string() + ": expected the names of 10 classes, got 2; "));
 }
 
 TEST_CASE("cifar: a missing folder or file is named with the remedy", "[data][cifar]") {
-  const temporary_folder temporary;
-  const fs::path nowhere = temporary.path / "nowhere";
+  const kd_test::folder temporary;
+  const fs::path nowhere = temporary.path() / "nowhere";
   const std::string folder = message([&] { (void)kd::data::load_cifar(nowhere); });
   CHECK(has(folder, nowhere.string() + ": no such folder; CIFAR-10 is expected there"));
   CHECK(has(folder, "--download"));
-  write_cifar10(temporary.path);
-  const std::string file_as_folder = message([&] { (void)kd::data::load_cifar(temporary.path / "test_batch.bin"); });
+  write_cifar10(temporary.path());
+  const std::string file_as_folder = message([&] { (void)kd::data::load_cifar(temporary.path() / "test_batch.bin"); });
   CHECK(has(file_as_folder, "test_batch.bin: is not a folder; "));
-  fs::remove(temporary.path / "data_batch_3.bin");
-  const std::string file = message([&] { (void)kd::data::load_cifar(temporary.path); });
-  CHECK(has(file, (temporary.path / "data_batch_3.bin").string() + ": no such file; CIFAR-10 needs it"));
+  fs::remove(temporary.path() / "data_batch_3.bin");
+  const std::string file = message([&] { (void)kd::data::load_cifar(temporary.path()); });
+  CHECK(has(file, (temporary.path() / "data_batch_3.bin").string() + ": no such file; CIFAR-10 needs it"));
   CHECK(has(file, "--download"));
-  const temporary_folder empty;
-  CHECK(has(message([&] { (void)kd::data::load_cifar(empty.path); }), "data_batch_1.bin: no such file"));
-  CHECK(
-      has(message([&] { (void)kd::data::load_cifar100(empty.path); }), "train.bin: no such file; CIFAR-100 needs it"));
+  const kd_test::folder empty;
+  CHECK(has(message([&] { (void)kd::data::load_cifar(empty.path()); }), "data_batch_1.bin: no such file"));
+  CHECK(has(message([&] { (void)kd::data::load_cifar100(empty.path()); }),
+            "train.bin: no such file; CIFAR-100 needs it"));
 }
 
 TEST_CASE("cifar: a cut or empty file is named with both sizes", "[data][cifar]") {
-  const temporary_folder temporary;
-  write_cifar10(temporary.path);
-  write(temporary.path / "data_batch_2.bin", record("\1", 1).substr(0, 3000));
-  const std::string cut = message([&] { (void)kd::data::load_cifar10(temporary.path); });
-  CHECK(has(cut, (temporary.path / "data_batch_2.bin").string() +
+  const kd_test::folder temporary;
+  write_cifar10(temporary.path());
+  write(temporary.path() / "data_batch_2.bin", record("\1", 1).substr(0, 3000));
+  const std::string cut = message([&] { (void)kd::data::load_cifar10(temporary.path()); });
+  CHECK(has(cut, (temporary.path() / "data_batch_2.bin").string() +
                      ": expected a multiple of 3073 bytes (30730000 in CIFAR-10's own file), got 3000; "));
-  write(temporary.path / "data_batch_2.bin", record("\1", 1) + "x");
-  CHECK(has(message([&] { (void)kd::data::load_cifar10(temporary.path); }), "got 3074; "));
-  write(temporary.path / "data_batch_2.bin", "");
-  CHECK(has(message([&] { (void)kd::data::load_cifar10(temporary.path); }), "got 0; "));
-  fs::remove(temporary.path / "data_batch_2.bin");
-  fs::create_directory(temporary.path / "data_batch_2.bin");
-  CHECK(has(message([&] { (void)kd::data::load_cifar10(temporary.path); }), "data_batch_2.bin: cannot be read: "));
-  const temporary_folder hundred;
-  write_cifar100(hundred.path);
-  write(hundred.path / "train.bin", "short");
-  CHECK(has(message([&] { (void)kd::data::load_cifar100(hundred.path); }),
+  write(temporary.path() / "data_batch_2.bin", record("\1", 1) + "x");
+  CHECK(has(message([&] { (void)kd::data::load_cifar10(temporary.path()); }), "got 3074; "));
+  write(temporary.path() / "data_batch_2.bin", "");
+  CHECK(has(message([&] { (void)kd::data::load_cifar10(temporary.path()); }), "got 0; "));
+  fs::remove(temporary.path() / "data_batch_2.bin");
+  fs::create_directory(temporary.path() / "data_batch_2.bin");
+  CHECK(has(message([&] { (void)kd::data::load_cifar10(temporary.path()); }), "data_batch_2.bin: cannot be read: "));
+  const kd_test::folder hundred;
+  write_cifar100(hundred.path());
+  write(hundred.path() / "train.bin", "short");
+  CHECK(has(message([&] { (void)kd::data::load_cifar100(hundred.path()); }),
             "train.bin: expected a multiple of 3074 bytes (153700000 in CIFAR-100's own file), got 5; "));
 }
 
 TEST_CASE("cifar: a label out of range is named with file, record and value", "[data][cifar]") {
-  const temporary_folder temporary;
-  write_cifar10(temporary.path);
-  write(temporary.path / "test_batch.bin", record({'\1'}, 1) + record({'\12'}, 2));
-  CHECK(has(message([&] { (void)kd::data::load_cifar10(temporary.path); }),
-            (temporary.path / "test_batch.bin").string() + ": record 1: label 10 is outside 0 ... 9 of CIFAR-10; "));
-  const temporary_folder hundred;
-  write_cifar100(hundred.path);
-  write(hundred.path / "train.bin", record({'\1', '\144'}, 1));
-  CHECK(has(message([&] { (void)kd::data::load_cifar100(hundred.path); }), "record 0: label 100 is outside 0 ... 99"));
-  write(hundred.path / "train.bin", record({'\24', '\1'}, 1));
-  CHECK(has(message([&] { (void)kd::data::load_cifar100(hundred.path); }),
+  const kd_test::folder temporary;
+  write_cifar10(temporary.path());
+  write(temporary.path() / "test_batch.bin", record({'\1'}, 1) + record({'\12'}, 2));
+  CHECK(has(message([&] { (void)kd::data::load_cifar10(temporary.path()); }),
+            (temporary.path() / "test_batch.bin").string() + ": record 1: label 10 is outside 0 ... 9 of CIFAR-10; "));
+  const kd_test::folder hundred;
+  write_cifar100(hundred.path());
+  write(hundred.path() / "train.bin", record({'\1', '\144'}, 1));
+  CHECK(
+      has(message([&] { (void)kd::data::load_cifar100(hundred.path()); }), "record 0: label 100 is outside 0 ... 99"));
+  write(hundred.path() / "train.bin", record({'\24', '\1'}, 1));
+  CHECK(has(message([&] { (void)kd::data::load_cifar100(hundred.path()); }),
             "record 0: coarse label 20 is outside 0 ... 19"));
 }
 
 TEST_CASE("cifar: a set with another number of classes is named as such", "[data][cifar]") {
-  const temporary_folder ten, hundred;
-  write_cifar10(ten.path / "cifar-10-batches-bin");
-  write_cifar100(hundred.path);
-  CHECK(has(message([&] { (void)kd::data::load_cifar10(hundred.path); }),
-            hundred.path.string() + ": expected CIFAR-10 (10 classes), got CIFAR-100 (100 classes); "));
-  CHECK(has(message([&] { (void)kd::data::load_cifar100(ten.path); }),
-            ten.path.string() + ": expected CIFAR-100 (100 classes), got CIFAR-10 (10 classes); "));
+  const kd_test::folder ten, hundred;
+  write_cifar10(ten.path() / "cifar-10-batches-bin");
+  write_cifar100(hundred.path());
+  CHECK(has(message([&] { (void)kd::data::load_cifar10(hundred.path()); }),
+            hundred.path().string() + ": expected CIFAR-10 (10 classes), got CIFAR-100 (100 classes); "));
+  CHECK(has(message([&] { (void)kd::data::load_cifar100(ten.path()); }),
+            ten.path().string() + ": expected CIFAR-100 (100 classes), got CIFAR-10 (10 classes); "));
 }

@@ -1,6 +1,5 @@
 #include "kd/data/download.hpp"
 
-#include <stdlib.h>
 #include <unistd.h>
 
 #include <filesystem>
@@ -9,21 +8,13 @@
 #include <string>
 
 #include "support/catch.hpp"
+#include "support/folder.hpp"
 
 namespace fs = std::filesystem;
 using kd::data::cifar_set;
 using kd::data::download_cifar;
 
 namespace {
-
-struct temporary_folder {
-  fs::path path;
-  temporary_folder() {
-    std::string name = (fs::temp_directory_path() / "kd-download-XXXXXX").string();
-    path = mkdtemp(name.data());
-  }
-  ~temporary_folder() { fs::remove_all(path); }
-};
 
 void write(const fs::path& path, const std::string& bytes) {
   fs::create_directories(path.parent_path());
@@ -69,10 +60,10 @@ std::size_t entries(const fs::path& folder) {
 }  // namespace
 
 TEST_CASE("download: a local archive is fetched, checked, unpacked and can be loaded", "[data][download]") {
-  const temporary_folder source, home;
-  const fs::path dir = home.path / "made" / "on the way";
+  const kd_test::folder source, home;
+  const fs::path dir = home.path() / "made" / "on the way";
   for (const cifar_set which : {cifar_set::cifar10, cifar_set::cifar100}) {
-    const kd::data::archive from = make_archive(source.path, which, 'a');
+    const kd::data::archive from = make_archive(source.path(), which, 'a');
     download_cifar(which, dir, from);
     const kd::data::dataset set =
         which == cifar_set::cifar10 ? kd::data::load_cifar10(dir) : kd::data::load_cifar100(dir);
@@ -83,72 +74,74 @@ TEST_CASE("download: a local archive is fetched, checked, unpacked and can be lo
 }
 
 TEST_CASE("download: one checksum is enough, in either case of letters", "[data][download]") {
-  const temporary_folder source, home;
-  const kd::data::archive from = make_archive(source.path, cifar_set::cifar100, 'a');
-  download_cifar(cifar_set::cifar100, home.path, {from.url, from.sha256, ""});
+  const kd_test::folder source, home;
+  const kd::data::archive from = make_archive(source.path(), cifar_set::cifar100, 'a');
+  download_cifar(cifar_set::cifar100, home.path(), {from.url, from.sha256, ""});
   std::string upper = from.md5;
   for (char& c : upper) c = c >= 'a' ? static_cast<char>(c - 'a' + 'A') : c;
-  download_cifar(cifar_set::cifar100, home.path, {from.url, "", upper});
+  download_cifar(cifar_set::cifar100, home.path(), {from.url, "", upper});
   CHECK(
       message<kd::argument_error>([&] {
-        download_cifar(cifar_set::cifar100, home.path, {from.url, "", ""});
+        download_cifar(cifar_set::cifar100, home.path(), {from.url, "", ""});
       }) ==
       "kd::data::download_cifar: sha256 or md5 must be given, received neither; pass the archive's checksum, so that a "
       "damaged download cannot pass for data");
 }
 
 TEST_CASE("download: a new set replaces the old one, a failure leaves it whole", "[data][download]") {
-  const temporary_folder source, home;
-  const kd::data::archive first = make_archive(source.path, cifar_set::cifar100, 'a');
-  download_cifar(cifar_set::cifar100, home.path, first);
-  const kd::data::archive second = make_archive(source.path, cifar_set::cifar100, 'b');
+  const kd_test::folder source, home;
+  const kd::data::archive first = make_archive(source.path(), cifar_set::cifar100, 'a');
+  download_cifar(cifar_set::cifar100, home.path(), first);
+  const kd::data::archive second = make_archive(source.path(), cifar_set::cifar100, 'b');
   const std::string wrong(64, '0'), wrong_md5(32, '1');
 
-  const std::string sha = message([&] { download_cifar(cifar_set::cifar100, home.path, {second.url, wrong, ""}); });
+  const std::string sha = message([&] { download_cifar(cifar_set::cifar100, home.path(), {second.url, wrong, ""}); });
   CHECK(has(sha, second.url + ": expected SHA-256 " + wrong + ", got " + second.sha256 + " ("));
-  const std::string md5 = message([&] { download_cifar(cifar_set::cifar100, home.path, {second.url, "", wrong_md5}); });
+  const std::string md5 = message([&] {
+    download_cifar(cifar_set::cifar100, home.path(), {second.url, "", wrong_md5});
+  });
   CHECK(has(md5, "expected MD5 " + wrong_md5 + ", got " + second.md5 + " ("));
-  CHECK(kd::data::load_cifar100(home.path).test.images.at(0) == 'a');
-  CHECK(entries(home.path) == 1);
+  CHECK(kd::data::load_cifar100(home.path()).test.images.at(0) == 'a');
+  CHECK(entries(home.path()) == 1);
 
-  download_cifar(cifar_set::cifar100, home.path, second);
-  CHECK(kd::data::load_cifar100(home.path).test.images.at(0) == 'b');
-  CHECK(entries(home.path) == 1);
+  download_cifar(cifar_set::cifar100, home.path(), second);
+  CHECK(kd::data::load_cifar100(home.path()).test.images.at(0) == 'b');
+  CHECK(entries(home.path()) == 1);
 }
 
 TEST_CASE("download: a failing fetch names the address and curl's exit status", "[data][download]") {
-  const temporary_folder home;
-  const std::string url = "file://" + (home.path / "missing.tar.gz").string();
-  const std::string got = message([&] { download_cifar(cifar_set::cifar10, home.path / "data", {url, "", "0"}); });
+  const kd_test::folder home;
+  const std::string url = "file://" + (home.path() / "missing.tar.gz").string();
+  const std::string got = message([&] { download_cifar(cifar_set::cifar10, home.path() / "data", {url, "", "0"}); });
   CHECK(has(got, url + ": curl failed with exit status 37 (the file could not be read)"));
   CHECK(has(message([&] {
-              download_cifar(cifar_set::cifar10, home.path / "data", {"gopher://x", "", "0"});
+              download_cifar(cifar_set::cifar10, home.path() / "data", {"gopher://x", "", "0"});
             }),
             "exit status 1 (the address is malformed or of an unsupported protocol)"));
-  CHECK(entries(home.path / "data") == 0);
+  CHECK(entries(home.path() / "data") == 0);
 }
 
 TEST_CASE("download: an archive that is none, or of another set, is refused", "[data][download]") {
-  const temporary_folder source, home;
-  const fs::path file = source.path / "text.tar.gz";
+  const kd_test::folder source, home;
+  const fs::path file = source.path() / "text.tar.gz";
   write(file, "not an archive");
   const kd::io::file_digests digests = kd::io::digest_file(file.string());
   CHECK(has(message([&] {
-              download_cifar(cifar_set::cifar10, home.path, {"file://" + file.string(), "", digests.md5});
+              download_cifar(cifar_set::cifar10, home.path(), {"file://" + file.string(), "", digests.md5});
             }),
             "text.tar.gz: tar failed with exit status 2"));
-  const kd::data::archive hundred = make_archive(source.path, cifar_set::cifar100, 'a');
-  CHECK(has(message([&] { download_cifar(cifar_set::cifar10, home.path, hundred); }),
+  const kd::data::archive hundred = make_archive(source.path(), cifar_set::cifar100, 'a');
+  CHECK(has(message([&] { download_cifar(cifar_set::cifar10, home.path(), hundred); }),
             "expected the folder cifar-10-batches-bin with test_batch.bin in the archive"));
-  CHECK(entries(home.path) == 0);
+  CHECK(entries(home.path()) == 0);
 }
 
 TEST_CASE("download: without curl the message says how to get it", "[data][download]") {
-  const temporary_folder home;
+  const kd_test::folder home;
   const std::string path = getenv("PATH");
-  setenv("PATH", home.path.c_str(), 1);
+  setenv("PATH", home.path().c_str(), 1);
   const std::string got = message([&] {
-    download_cifar(cifar_set::cifar10, home.path / "data", {"file:///x", "", "0"});
+    download_cifar(cifar_set::cifar10, home.path() / "data", {"file:///x", "", "0"});
   });
   setenv("PATH", path.c_str(), 1);
   CHECK(has(got, "curl: cannot be started"));
@@ -156,12 +149,12 @@ TEST_CASE("download: without curl the message says how to get it", "[data][downl
 }
 
 TEST_CASE("download: a folder that cannot be written is named", "[data][download]") {
-  const temporary_folder home;
-  write(home.path / "file", "x");
+  const kd_test::folder home;
+  write(home.path() / "file", "x");
   CHECK(has(message([&] {
-              download_cifar(cifar_set::cifar10, home.path / "file", {"file:///x", "", "0"});
+              download_cifar(cifar_set::cifar10, home.path() / "file", {"file:///x", "", "0"});
             }),
-            (home.path / "file").string() + ": cannot create a folder in it: "));
+            (home.path() / "file").string() + ": cannot create a folder in it: "));
 }
 
 TEST_CASE("download: the official archives have digests of the right length", "[data][download]") {

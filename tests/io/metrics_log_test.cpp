@@ -1,7 +1,5 @@
 #include "kd/io/metrics_log.hpp"
 
-#include <stdlib.h>
-
 #include <cstddef>
 #include <filesystem>
 #include <iterator>
@@ -9,28 +7,15 @@
 #include <string>
 
 #include "support/catch.hpp"
+#include "support/folder.hpp"
 
 using kd::io::json;
 using kd::io::metrics_log;
 using kd::io::read_file;
 
+using kd_test::folder;
+
 namespace {
-
-/// A folder of its own for one test case, removed with what is in it.
-class folder {
- public:
-  folder() { REQUIRE(::mkdtemp(path_.data()) != nullptr); }
-  folder(const folder&) = delete;
-  ~folder() { std::filesystem::remove_all(path_); }
-  const std::string& path() const { return path_; }
-  std::string operator/(const char* name) const { return path_ + "/" + name; }
-  std::ptrdiff_t entries() const {
-    return std::distance(std::filesystem::directory_iterator(path_), std::filesystem::directory_iterator());
-  }
-
- private:
-  std::string path_ = std::filesystem::temp_directory_path().string() + "/kd-test-XXXXXX";
-};
 
 json line(int epoch, double loss) {
   json object;

@@ -1,7 +1,5 @@
 #include "kd/io/safetensors.hpp"
 
-#include <stdlib.h>
-
 #include <cmath>
 #include <cstring>
 #include <filesystem>
@@ -12,27 +10,14 @@
 #include <vector>
 
 #include "support/catch.hpp"
+#include "support/folder.hpp"
 
 using kd::io::safetensors_file;
 using kd::io::safetensors_writer;
 
+using kd_test::folder;
+
 namespace {
-
-/// A folder of its own for one test case, removed with what is in it.
-class folder {
- public:
-  folder() { REQUIRE(::mkdtemp(path_.data()) != nullptr); }
-  folder(const folder&) = delete;
-  ~folder() { std::filesystem::remove_all(path_); }
-  const std::string& path() const { return path_; }
-  std::string operator/(const char* name) const { return path_ + "/" + name; }
-  std::ptrdiff_t entries() const {
-    return std::distance(std::filesystem::directory_iterator(path_), std::filesystem::directory_iterator());
-  }
-
- private:
-  std::string path_ = std::filesystem::temp_directory_path().string() + "/kd-test-XXXXXX";
-};
 
 using extents = std::vector<std::uint64_t>;
 

@@ -104,6 +104,8 @@ inline std::vector<loss_edge_row> loss_edge_rows() {
     for (std::size_t i = 0; i + 8 < classes; ++i) masked_z[i] = masked_t[i] = -inf;
     rows.push_back({"all but the last 8 masked in both" + c, masked_z, masked_t, label, 2});
     rows.push_back({"all but the last 8 masked in the teacher" + c, z, masked_t, label, 2});
+    rows.push_back({"masked in the student, a far peak leaves the teacher 0 there," + c, with(z, classes - 1, -inf),
+                    one_hot(classes, 0, 1e4f), 0, 2});
     rows.push_back({"NaN at the end" + c, with(z, classes - 1, nan), t, 0, 2, student_nan, classes - 1});
     rows.push_back({"NaN at the end of the teacher" + c, z, with(t, classes - 1, nan), 0, 2, teacher_nan, classes - 1});
     rows.push_back({"last class masked in the student alone" + c, with(z, classes - 1, -inf), t, 0, 2,

@@ -1,33 +1,15 @@
-/// Small data, networks and folders for tests of training.
+/// Small data and networks for tests of training.
 #pragma once
 
 #include <kd/kd.hpp>
 
-#include <unistd.h>
-
 #include <cstring>
-#include <filesystem>
 #include <string>
 #include <vector>
 
+#include "support/folder.hpp"
+
 namespace kd_test {
-
-/// A folder of its own, removed at the end.
-class folder {
- public:
-  explicit folder(const std::string& name)
-      : path_(std::filesystem::temp_directory_path() / kd::text("kd-", name, "-", static_cast<int>(::getpid()))) {
-    std::filesystem::remove_all(path_);
-    std::filesystem::create_directories(path_);
-  }
-  ~folder() { std::filesystem::remove_all(path_); }
-  folder(const folder&) = delete;
-  folder& operator=(const folder&) = delete;
-  std::string operator/(const std::string& name) const { return (path_ / name).string(); }
-
- private:
-  std::filesystem::path path_;
-};
 
 /// 8x8 images of 4 classes that can be told apart: the class decides which quadrant is bright.
 inline kd::data::dataset quadrants(std::size_t train = 200, std::size_t test = 60) {

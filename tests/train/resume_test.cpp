@@ -13,7 +13,7 @@ using tiny = kd::network<TinyNet, device>;
 TEST_CASE("resume: a run stopped at any epoch ends with the bits of one that never stopped", "[train][resume]") {
   device cpu(2);
   const auto set = quadrants();
-  const folder dir("resume");
+  const folder dir;
   constexpr std::size_t epochs = 4;
   const auto check = [&](auto optimiser, const kd::optim::schedule& schedule) {
     const auto settings = [&](std::size_t count, const std::string& file) {
@@ -52,7 +52,7 @@ TEST_CASE("resume: other settings, another network and damage are refused, and t
           "[train][resume][errors]") {
   device cpu(1);
   const auto set = quadrants(64, 8);
-  const folder dir("refuse");
+  const folder dir;
   const std::string file = dir / "state";
   const kd::train::options settings{.epochs = 1, .batch_size = 32, .checkpoint = file};
   {

@@ -14,7 +14,7 @@ using tiny = kd::network<TinyNet, device>;
 
 TEST_CASE("weights: saved and loaded, every bit", "[train][weights]") {
   device cpu(1);
-  const folder dir("weights");
+  const folder dir;
   tiny a(cpu, 1), b(cpu, 2);
   kd::train::fit(a, quadrants(64, 8), kd::optim::adam{}, {.epochs = 1, .batch_size = 32});
   kd::train::save_weights(a, dir / "a.safetensors");
@@ -25,7 +25,7 @@ TEST_CASE("weights: saved and loaded, every bit", "[train][weights]") {
 
 TEST_CASE("weights: shapes and order of elements are PyTorch's", "[train][weights]") {
   device cpu(1);
-  const folder dir("order");
+  const folder dir;
   tiny net(cpu, 1);
   kd::train::save_weights(net, dir / "net");
   const auto file = kd::io::safetensors_file::open(dir / "net");
@@ -44,7 +44,7 @@ TEST_CASE("weights: shapes and order of elements are PyTorch's", "[train][weight
 TEST_CASE("weights: a checkpoint of another network is refused by name, and nothing changes",
           "[train][weights][errors]") {
   device cpu(1);
-  const folder dir("other");
+  const folder dir;
   tiny net(cpu, 1);
   const tiny before(cpu, 1);
   kd::network<OtherNet, device> other(cpu, 1);
@@ -76,7 +76,7 @@ TEST_CASE("weights: a checkpoint of another network is refused by name, and noth
 
 TEST_CASE("weights: a NaN in a file is refused with tensor and place", "[train][weights][errors]") {
   device cpu(1);
-  const folder dir("nan");
+  const folder dir;
   tiny broken(cpu, 1), net(cpu, 1);
   const tiny before(cpu, 1);
   broken.parameters()[broken.parameter_count - 1] = std::numeric_limits<float>::quiet_NaN();
@@ -89,7 +89,7 @@ TEST_CASE("weights: a NaN in a file is refused with tensor and place", "[train][
 
 TEST_CASE("weights: an empty, cut or corrupted file is refused", "[train][weights][errors]") {
   device cpu(1);
-  const folder dir("damaged");
+  const folder dir;
   tiny net(cpu, 1);
   const tiny before(cpu, 1);
   const auto refused = [&](const std::string& name) {
@@ -118,7 +118,7 @@ TEST_CASE("weights: an empty, cut or corrupted file is refused", "[train][weight
 TEST_CASE("weights: a folder that cannot be written is named, and an older file stays whole",
           "[train][weights][errors]") {
   device cpu(1);
-  const folder dir("readonly");
+  const folder dir;
   const tiny net(cpu, 1);
   CHECK(holds(message_of<kd::file_error>([&] { kd::train::save_weights(net, dir / "no/such/folder/w"); }),
               "no/such/folder"));

@@ -33,12 +33,13 @@ constexpr std::size_t conv2d_scratch(const conv2d_geometry& g, std::size_t batch
 template <std::size_t Width = native_width>
 void conv2d_forward(const parallel& threads, const conv2d_geometry& g, std::size_t batch, const float* x,
                     const float* weight, conv2d_epilogue epilogue, float* y) {
+  const parallel team = detail::team_for(threads, g, batch);
   const std::size_t in_pixel = g.in_channels * lanes, in_block = g.in().pixels() * in_pixel;
   const std::size_t out_pixel = g.out_channels * lanes, out_block = g.out().pixels() * out_pixel;
   const std::size_t weight_row = g.kernel_h * g.kernel_w * g.in_channels;
   const product_strides strides{weight_row, 1, lanes, in_block, lanes, out_block};
   const std::size_t out_width = g.out_width();
-  detail::for_each_tile<Width>(threads, blocks_of(batch), g.out().pixels(), g.out_channels, [&](const detail::tile& t) {
+  detail::for_each_tile<Width>(team, blocks_of(batch), g.out().pixels(), g.out_channels, [&](const detail::tile& t) {
     const std::size_t oh = t.pixel / out_width, ow = t.pixel % out_width;
     const range kh = live_taps(oh, g.in_height, g.kernel_h, g.stride_h, g.padding_h);
     const range kw = live_taps(ow, g.in_width, g.kernel_w, g.stride_w, g.padding_w);
@@ -60,12 +61,13 @@ void conv2d_forward(const parallel& threads, const conv2d_geometry& g, std::size
 template <std::size_t Width = native_width>
 void conv2d_backward_data(const parallel& threads, const conv2d_geometry& g, std::size_t batch, const float* dy,
                           const float* weight, bool accumulate, float* dx, float* /*scratch*/) {
+  const parallel team = detail::team_for(threads, g, batch);
   const std::size_t in_pixel = g.in_channels * lanes, in_block = g.in().pixels() * in_pixel;
   const std::size_t out_pixel = g.out_channels * lanes, out_block = g.out().pixels() * out_pixel;
   const std::size_t weight_row = g.kernel_h * g.kernel_w * g.in_channels;
   const product_strides strides{1, weight_row, lanes, out_block, lanes, in_block};
   const std::size_t out_height = g.out_height(), out_width = g.out_width();
-  detail::for_each_tile<Width>(threads, blocks_of(batch), g.in().pixels(), g.in_channels, [&](const detail::tile& t) {
+  detail::for_each_tile<Width>(team, blocks_of(batch), g.in().pixels(), g.in_channels, [&](const detail::tile& t) {
     const std::size_t ih = t.pixel / g.in_width, iw = t.pixel % g.in_width;
     const detail::meeting_taps vertical(ih, out_height, g.kernel_h, g.stride_h, g.padding_h);
     const detail::meeting_taps horizontal(iw, out_width, g.kernel_w, g.stride_w, g.padding_w);
@@ -88,12 +90,13 @@ void conv2d_backward_data(const parallel& threads, const conv2d_geometry& g, std
 template <std::size_t Width = native_width>
 void conv2d_backward_weight(const parallel& threads, const conv2d_geometry& g, std::size_t batch, const float* x,
                             const float* dy, float* dw, float* db, float* scratch, bool zero_dead_taps = true) {
+  const parallel team = detail::team_for(threads, g, batch);
   const std::size_t blocks = blocks_of(batch);
-  if (db != nullptr) detail::bias_gradient<Width>(threads, blocks, g.out().pixels(), g.out_channels, dy, db);
+  if (db != nullptr) detail::bias_gradient<Width>(team, blocks, g.out().pixels(), g.out_channels, dy, db);
   if (detail::transposes_input(g))
-    detail::weight_gradient_from_input<Width>(threads, g, blocks, x, dy, dw, scratch, zero_dead_taps);
+    detail::weight_gradient_from_input<Width>(team, g, blocks, x, dy, dw, scratch, zero_dead_taps);
   else
-    detail::weight_gradient_from_output<Width>(threads, g, blocks, x, dy, dw, scratch);
+    detail::weight_gradient_from_output<Width>(team, g, blocks, x, dy, dw, scratch);
 }
 
 /// y = 2x2 max pool, stride 2, of max(0, convolution + bias), without ever storing the convolution.
@@ -103,12 +106,13 @@ void conv2d_backward_weight(const parallel& threads, const conv2d_geometry& g, s
 template <std::size_t Width = native_width>
 void conv2d_relu_pool_forward(const parallel& threads, const conv2d_geometry& g, std::size_t batch, const float* x,
                               const float* weight, const float* bias, float* y, std::uint8_t* arg) {
+  const parallel team = detail::team_for(threads, g, batch);
   const std::size_t in_pixel = g.in_channels * lanes, in_block = g.in().pixels() * in_pixel;
   const std::size_t weight_row = g.kernel_h * g.kernel_w * g.in_channels;
   const std::size_t height = g.out_height() / 2, width = g.out_width() / 2;
   constexpr std::size_t rows_at_once = 16;
   const product_strides strides{weight_row, 1, lanes, in_block, lanes, rows_at_once * lanes};
-  detail::for_each_tile<Width>(threads, blocks_of(batch), height * width, g.out_channels, [&](const detail::tile& t) {
+  detail::for_each_tile<Width>(team, blocks_of(batch), height * width, g.out_channels, [&](const detail::tile& t) {
     alignas(64) float window[4][vectors_at_once<Width>][rows_at_once][lanes];
     for (std::size_t row = t.row; row < t.row + t.rows; row += rows_at_once) {
       const std::size_t rows = std::min(rows_at_once, t.row + t.rows - row);
@@ -141,7 +145,8 @@ template <std::size_t Width = native_width>
 void conv2d_relu_pool_backward_data(const parallel& threads, const conv2d_geometry& g, std::size_t batch,
                                     const float* dp, const std::uint8_t* arg, const float* weight, bool accumulate,
                                     float* dx, float* scratch) {
-  detail::pooled_data_gradient<Width>(threads, g, blocks_of(batch), dp, arg, weight, accumulate, dx, scratch);
+  const parallel team = detail::team_for(threads, g, batch);
+  detail::pooled_data_gradient<Width>(team, g, blocks_of(batch), dp, arg, weight, accumulate, dx, scratch);
 }
 
 /// dw and, where it is not null, db of conv2d_relu_pool_forward, from dp, the gradient of its pooled output, and its
@@ -150,7 +155,8 @@ template <std::size_t Width = native_width>
 void conv2d_relu_pool_backward_weight(const parallel& threads, const conv2d_geometry& g, std::size_t batch,
                                       const float* x, const float* dp, const std::uint8_t* arg, float* dw, float* db,
                                       float* scratch) {
-  detail::pooled_weight_gradient<Width>(threads, g, blocks_of(batch), x, dp, arg, dw, db, scratch);
+  const parallel team = detail::team_for(threads, g, batch);
+  detail::pooled_weight_gradient<Width>(team, g, blocks_of(batch), x, dp, arg, dw, db, scratch);
 }
 
 }  // namespace kd::inline KD_ABI::cpu

@@ -145,8 +145,8 @@ void product_sweep(const product_strides& s, std::size_t rows, std::size_t vecto
 
 /// Computes one C of `rows` x `vectors` from segments that are added one by one.
 ///
-/// k is worked off in chunks, each swept by all rows while its part of B stays in the L1 cache; between chunks the sums
-/// wait in C. Every sum of a chunk begins at zero, which also keeps the rounding error of long sums small.
+/// k is worked off in chunks, each swept by all rows while its part of B stays in the L1 or L2 cache; between chunks
+/// the sums wait in C. Every sum of a chunk begins at zero, which also keeps the rounding error of long sums small.
 template <std::size_t Width>
 class product {
  public:
@@ -176,6 +176,8 @@ class product {
   void finish() { flush(true); }
 
  private:
+  // With 4 vectors of B 48 KiB. On a Zen 4 of 115 GFLOP/s per core the forward pass of ResNet18's 3x3 layers, batch
+  // 128, one thread, ran at 102 GFLOP/s with 64, 107 with 128, 109 with 192 and 110 with 256.
   static constexpr std::size_t chunk = 192;
 
   void flush(bool last) {

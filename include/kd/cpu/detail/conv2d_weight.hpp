@@ -17,6 +17,11 @@
 
 namespace kd::inline KD_ABI::cpu::detail {
 
+/// The threads worth waking for a pass of a convolution: one where it has fewer than a million products, about 20 us.
+constexpr parallel team_for(const parallel& threads, const conv2d_geometry& g, std::size_t batch) {
+  return parallel{g.weights() * g.out().pixels() * batch < 1'000'000 ? 1 : threads.threads};
+}
+
 /// A share of a convolution's result: some rows (channels) of one pixel of a few consecutive blocks.
 struct tile {
   std::size_t block, blocks, pixel, row, rows;
