@@ -64,7 +64,10 @@ class experiment {
 
   template <class Model>
   void run_model(const report::run_spec& spec, std::uint64_t seed) {
-    if (spec.distilled) prepare_teacher(seed);
+    if (spec.distilled)
+      prepare_teacher(seed);
+    else if (spec.model != report::all_runs[0].model && done_.find(report::all_runs[0].id, seed))
+      load_teacher(seed);
     const std::string key = report::key_of(spec.id, seed);
     kd::network<Model, device> net(device_, seed);
     const kd::train::options options{
@@ -89,7 +92,10 @@ class experiment {
                                        : kd::train::distil(net, teacher_logits_, set_, loss, adam, options);
     }
     for (const kd::train::epoch_record& epoch : result.curve) result.seconds += epoch.seconds;
-    result.test_accuracy = kd::train::evaluate(net, set_.test, pixels()).top1_percent();
+    const kd::tensor<float, 2> logits = kd::train::predict(net, set_.test.images, pixels());
+    result.test_accuracy = kd::train::evaluate_logits(logits, set_.test.labels).top1_percent();
+    if (spec.model != report::all_runs[0].model && teacher_ && teacher_seed_ == seed)
+      result.teacher_agreement = 100 * kd::train::agreement(logits, teacher_test_logits_);
     kd::train::save_weights(net, file("weights", key, ".safetensors"));
     std::fprintf(stderr, "%s: test accuracy %.2f %%\n", key.c_str(), result.test_accuracy);
     done_.add(std::move(result));
@@ -99,11 +105,18 @@ class experiment {
   /// Trains the teacher of a seed if it is not there yet, and keeps its logits for the training set.
   void prepare_teacher(std::uint64_t seed) {
     run(report::all_runs[0], seed);
+    load_teacher(seed);
+    if (!settings_.augment && teacher_logits_.size() == 0)
+      teacher_logits_ = kd::train::predict(*teacher_, set_.train.images, pixels());
+  }
+
+  void load_teacher(std::uint64_t seed) {
     if (teacher_ && teacher_seed_ == seed) return;
     teacher_.emplace(device_, seed);
     kd::train::load_weights(*teacher_, file("weights", report::key_of(report::all_runs[0].id, seed), ".safetensors"));
     teacher_seed_ = seed;
-    if (!settings_.augment) teacher_logits_ = kd::train::predict(*teacher_, set_.train.images, pixels());
+    teacher_logits_ = {};
+    teacher_test_logits_ = kd::train::predict(*teacher_, set_.test.images, pixels());
   }
 
   const settings& settings_;
@@ -112,7 +125,7 @@ class experiment {
   report::results& done_;
   std::optional<teacher_network> teacher_;
   std::uint64_t teacher_seed_ = 0;
-  kd::tensor<float, 2> teacher_logits_;
+  kd::tensor<float, 2> teacher_logits_, teacher_test_logits_;
 };
 
 bool wanted(const report::run_spec& spec, const settings& s) {
@@ -190,7 +203,7 @@ int main(int argc, char** argv) {
     return app.exit(e) == 0 ? 0 : 2;
   }
   try {
-    if (s.demo && app.count("--epochs") == 0) s.epochs = 3;
+    if (s.demo && app.count("--epochs") == 0) s.epochs = 6;
     for (const std::string& name : s.only) {
       bool known = false;
       std::string names;

@@ -5,6 +5,7 @@
 
 #include <cmath>
 #include <filesystem>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -17,8 +18,9 @@ struct result {
   run_spec spec;
   std::uint64_t seed = 0;
   std::size_t parameters = 0;
-  double test_accuracy = 0;  // percent
-  double seconds = 0;        // of training
+  double test_accuracy = 0;                      // percent
+  std::optional<double> teacher_agreement = {};  // percent of test images with the teacher's first choice
+  double seconds = 0;                            // of training
   std::vector<kd::train::epoch_record> curve = {};
 };
 
@@ -69,6 +71,8 @@ class results {
       r.seed = run.at("seed").as_unsigned();
       r.parameters = static_cast<std::size_t>(run.at("parameters").as_unsigned());
       r.test_accuracy = run.at("test_accuracy").as_number();
+      if (const kd::io::json* agreement = run.find("teacher_agreement"); agreement && agreement->is_number())
+        r.teacher_agreement = agreement->as_number();
       r.seconds = run.at("seconds").as_number();
       for (const kd::io::json& epoch : run.at("curve").items()) r.curve.push_back(kd::train::epoch_from_json(epoch));
       all_.push_back(std::move(r));
@@ -100,6 +104,7 @@ class results {
       run["parameters"] = r.parameters;
       run["final_loss"] = r.curve.empty() ? kd::io::json(nullptr) : kd::io::json(r.curve.back().loss);
       run["test_accuracy"] = r.test_accuracy;
+      run["teacher_agreement"] = r.teacher_agreement ? kd::io::json(*r.teacher_agreement) : kd::io::json(nullptr);
       run["seconds"] = r.seconds;
       kd::io::json curve = kd::io::json::array();
       for (const kd::train::epoch_record& epoch : r.curve) curve.push_back(kd::train::to_json(epoch));

@@ -42,22 +42,23 @@ inline void print_table(std::FILE* out, const table& t, const results& done, boo
     for (const result& r : done.all()) any = any || r.spec.id == row.id;
   if (!any) return;
   std::fprintf(out, "\n%.*s\n", static_cast<int>(t.title.size()), t.title.data());
-  std::fprintf(out, "  %-20s %10s  %16s  %18s  %18s%s\n", "run", "parameters", "test accuracy %", "final loss",
-               "cross entropy", with_published ? "   the report: acc %, loss" : "");
+  std::fprintf(out, "  %-20s %10s  %16s  %18s  %18s  %16s%s\n", "run", "parameters", "test accuracy %", "final loss",
+               "cross entropy", "as the teacher %", with_published ? "   the report: acc %, loss" : "");
   for (const table_row& row : t.rows) {
-    std::vector<double> accuracy, loss, ce;
+    std::vector<double> accuracy, loss, ce, agreement;
     std::size_t parameters = 0;
     for (const result& r : done.all()) {
       if (r.spec.id != row.id || r.curve.empty()) continue;
       accuracy.push_back(r.test_accuracy);
       loss.push_back(r.curve.back().loss);
       ce.push_back(r.curve.back().cross_entropy);
+      if (r.teacher_agreement) agreement.push_back(*r.teacher_agreement);
       parameters = r.parameters;
     }
     if (accuracy.empty()) continue;
-    std::fprintf(out, "  %-20.*s %10zu  %16s  %18s  %18s", static_cast<int>(row.label.size()), row.label.data(),
+    std::fprintf(out, "  %-20.*s %10zu  %16s  %18s  %18s  %16s", static_cast<int>(row.label.size()), row.label.data(),
                  parameters, cell(statistic_of(accuracy), 2).c_str(), cell(statistic_of(loss), 4).c_str(),
-                 cell(statistic_of(ce), 4).c_str());
+                 cell(statistic_of(ce), 4).c_str(), cell(statistic_of(agreement), 2).c_str());
     if (with_published && row.said.loss)
       std::fprintf(out, "   %13.2f, %.4f", row.said.accuracy, *row.said.loss);
     else if (with_published)

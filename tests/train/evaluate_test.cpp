@@ -31,6 +31,16 @@ TEST_CASE("evaluate: wrong labels and counts are refused", "[train][evaluate][er
                        "label 1", "[0, 3)", "received 3"));
 }
 
+TEST_CASE("agreement: rows with the same first choice", "[train][evaluate]") {
+  kd::tensor<float, 2> a({4, 3}), b({4, 3});
+  a(0, 1) = b(0, 1) = 1;
+  a(1, 2) = 1;  // b: all equal, the first counts
+  a(2, 0) = b(2, 0) = 5;
+  a(3, 1) = b(3, 2) = 1;
+  CHECK(kd::train::agreement(a, b) == 0.5);
+  CHECK_THROWS_AS(kd::train::agreement(a, kd::tensor<float, 2>({4, 2})), kd::argument_error);
+}
+
 TEST_CASE("predict: rows do not depend on the batch size, and a partial image is refused", "[train][evaluate]") {
   kd::cpu::device cpu(2);
   kd::network<kd_test::TinyNet, kd::cpu::device> net(cpu, 1);

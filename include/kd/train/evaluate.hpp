@@ -53,6 +53,21 @@ inline evaluation evaluate_logits(const tensor<float, 2>& logits, std::span<cons
   return result;
 }
 
+/// The fraction of rows where two networks have the same largest class (the first of equals).
+inline double agreement(const tensor<float, 2>& a, const tensor<float, 2>& b) {
+  if (a.extents() != b.extents())
+    reject_argument("kd::train::agreement", text("logits [", a.extent(0), ",", a.extent(1), "] on both sides"),
+                    text("[", b.extent(0), ",", b.extent(1), "]"), "compare networks on the same samples and classes");
+  std::size_t same = 0;
+  for (std::size_t i = 0; i < a.extent(0); ++i) {
+    const auto best = [&](std::span<const float> row) {
+      return std::max_element(row.begin(), row.end()) - row.begin();
+    };
+    same += best(a.row(i)) == best(b.row(i));
+  }
+  return a.extent(0) == 0 ? 0 : static_cast<double>(same) / static_cast<double>(a.extent(0));
+}
+
 /// The logits [N,Classes] of all images [N,C,H,W] in file order, in evaluation mode: running statistics, no dropout.
 template <class Network>
 tensor<float, 2> predict(Network& network, std::span<const std::uint8_t> images,

@@ -166,12 +166,13 @@ struct row_passes {
   }
 };
 
-/// Rows that one share of a weight gradient has: all of them, or fewer where the threads would be unevenly loaded.
+/// Into how many parts the rows of a weight gradient are cut. Taps differ in how often they meet the image, so that
+/// every thread takes some rows of all taps where there are enough of them.
 template <std::size_t Width>
 std::size_t row_cuts(const parallel& threads, std::size_t items, std::size_t rows) {
   const auto team = static_cast<std::size_t>(std::max(threads.threads, 1));
-  if (items % team == 0 || items >= 16 * team) return 1;
-  return std::min(rows, team);
+  if (rows >= 8 * team) return team;
+  return items % team == 0 || items >= 16 * team ? 1 : std::min(rows, team);
 }
 
 /// dW with the input transposed: rows are output channels, vectors are input channels.
@@ -187,7 +188,8 @@ void weight_gradient_from_input(const parallel& threads, const conv2d_geometry& 
   threads.split(taps * panels.count * cuts, [&](std::size_t begin, std::size_t end, std::size_t) {
     for (std::size_t pass = 0; pass < passes.count; ++pass)
       for (std::size_t item = begin; item < end; ++item) {
-        const std::size_t cut = item % cuts, panel = item / cuts % panels.count, tap = item / cuts / panels.count;
+        const std::size_t panel = item % panels.count, tap = item / panels.count % taps,
+                          cut = item / panels.count / taps;
         const std::size_t row = balanced_begin(g.out_channels, cuts, cut);
         const std::size_t rows = balanced_begin(g.out_channels, cuts, cut + 1) - row;
         const std::size_t kh = tap / g.kernel_w, kw = tap % g.kernel_w, width = panels.size(panel) * 16;
@@ -242,7 +244,8 @@ void weight_gradient_from_output(const parallel& threads, const conv2d_geometry&
   const row_passes passes(g, blocks);
   threads.split(g.kernel_h * panels.count * cuts, [&](std::size_t begin, std::size_t end, std::size_t) {
     for (std::size_t item = begin; item < end; ++item) {
-      const std::size_t cut = item % cuts, kh = item / cuts / panels.count, panel = item / cuts % panels.count;
+      const std::size_t panel = item % panels.count, kh = item / panels.count % g.kernel_h;
+      const std::size_t cut = item / panels.count / g.kernel_h;
       const std::size_t row_begin = balanced_begin(all_rows, cuts, cut),
                         row_end = balanced_begin(all_rows, cuts, cut + 1);
       for (std::size_t r = row_begin; r < row_end; ++r)
@@ -250,7 +253,8 @@ void weight_gradient_from_output(const parallel& threads, const conv2d_geometry&
     }
     for (std::size_t pass = 0; pass < passes.count; ++pass)
       for (std::size_t item = begin; item < end; ++item) {
-        const std::size_t cut = item % cuts, panel = item / cuts % panels.count, kh = item / cuts / panels.count;
+        const std::size_t panel = item % panels.count, kh = item / panels.count % g.kernel_h;
+        const std::size_t cut = item / panels.count / g.kernel_h;
         const std::size_t row_begin = balanced_begin(all_rows, cuts, cut);
         const std::size_t row_end = balanced_begin(all_rows, cuts, cut + 1);
         const std::size_t width = panels.size(panel) * 16;
