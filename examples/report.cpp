@@ -128,11 +128,16 @@ class experiment {
   kd::tensor<float, 2> teacher_logits_, teacher_test_logits_;
 };
 
+/// Whether --only names a run: by its id, by its model (all runs of it), or LightNN-undistilled for that one alone.
+bool named(const report::run_spec& spec, const std::string& name) {
+  return name == spec.id || name == spec.model || (!spec.distilled && name == kd::text(spec.model, "-undistilled"));
+}
+
 bool wanted(const report::run_spec& spec, const settings& s) {
   if (s.demo && s.only.empty()) return &spec < &report::all_runs[5];
   if (s.only.empty()) return true;
   for (const std::string& name : s.only)
-    if (name == spec.id || name == spec.model) return true;
+    if (named(spec, name)) return true;
   return false;
 }
 
@@ -186,7 +191,9 @@ int main(int argc, char** argv) {
       ->capture_default_str();
   app.add_option("--epochs", s.epochs)->check(CLI::PositiveNumber)->capture_default_str();
   app.add_option("--seeds", s.seeds, "how many seeds: 0, 1, ...")->check(CLI::PositiveNumber)->capture_default_str();
-  app.add_option("--only", s.only, "runs or models, separated by commas, e.g. ResNet18,LightNN-T1.01")->delimiter(',');
+  app.add_option("--only", s.only,
+                 "runs or models, separated by commas, e.g. ResNet18,LightNN-T1.01,SimpleNN-undistilled")
+      ->delimiter(',');
   app.add_option("--threads", s.threads, "processor threads")->capture_default_str();
   app.add_option("--batch-size", s.batch_size)->check(CLI::PositiveNumber)->capture_default_str();
   app.add_option("--learning-rate", s.learning_rate)->capture_default_str();
@@ -208,7 +215,7 @@ int main(int argc, char** argv) {
       bool known = false;
       std::string names;
       for (const report::run_spec& spec : report::all_runs) {
-        known = known || name == spec.id || name == spec.model;
+        known = known || named(spec, name);
         names += kd::text(names.empty() ? "" : ", ", spec.id);
       }
       if (!known) {

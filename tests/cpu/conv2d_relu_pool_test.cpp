@@ -124,6 +124,31 @@ TEST_CASE("conv2d_relu_pool: every vector width computes the same", "[cpu][conv2
   }
 }
 
+TEST_CASE("conv2d_relu_pool: results are bit-equal for any number of threads", "[cpu][conv2d]") {
+  for (const conv2d_geometry& g : {geometries[0], geometries[1]}) {  // large enough for threads to be woken
+    const kd_test::conv2d_problem p(g, 80);
+    const std::size_t pooled = p.dy.size() / g.out().pixels() * composition::pooled_pixels(g);
+    const aligned_floats dp = kd_test::noisy(6, pooled);
+    std::vector<float> one;
+    for (const int threads : {1, 2, 3}) {
+      std::vector<std::uint8_t> arg(pooled);
+      aligned_floats y(pooled), dx(p.dx.size()), dw(g.weights()), db(g.out_channels);
+      aligned_floats scratch(kd::cpu::conv2d_scratch(g, 80));
+      kd::cpu::conv2d_relu_pool_forward({threads}, g, 80, p.x.data(), p.weight.data(), p.bias.data(), y.data(),
+                                        arg.data());
+      kd::cpu::conv2d_relu_pool_backward_data({threads}, g, 80, dp.data(), arg.data(), p.weight.data(), false,
+                                              dx.data(), scratch.data());
+      kd::cpu::conv2d_relu_pool_backward_weight({threads}, g, 80, p.x.data(), dp.data(), arg.data(), dw.data(),
+                                                db.data(), scratch.data());
+      std::vector<float> all(y.begin(), y.end());
+      for (const aligned_floats* more : {&dx, &dw, &db}) all.insert(all.end(), more->begin(), more->end());
+      all.insert(all.end(), arg.begin(), arg.end());
+      if (threads == 1) one = all;
+      CHECK(all == one);
+    }
+  }
+}
+
 TEST_CASE("conv2d_relu_pool: the first of equal maxima wins, zero and below have no winner, NaN stays",
           "[cpu][conv2d]") {
   const conv2d_geometry g{1, 2, 2, 1};

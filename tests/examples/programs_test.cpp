@@ -92,6 +92,8 @@ TEST_CASE("report: nine runs, tables, figure and results.json; a second start do
   CHECK(second.code == 0);
   CHECK(bytes_of(file) == before);
   CHECK_FALSE(holds(second.text, "epoch 1/2"));
+  CHECK(root.at("runs").items()[0].at("teacher_agreement").is_null());
+  CHECK(root.at("runs").items()[2].at("teacher_agreement").as_number() >= 0);
 
   // The accuracy of the saved weights is the one in the results, and the logits have the test set's rows.
   const outcome evaluated =
@@ -116,7 +118,7 @@ TEST_CASE("report: nine runs, tables, figure and results.json; a second start do
 TEST_CASE("report: killed at any moment and started again, it ends with the same weights", "[examples]") {
   const folder dir;
   write_cifar10(dir / "data", 200);
-  const std::string common = "--only SimpleNN --epochs 12 --data '" + dir / "data" + "' --out ";
+  const std::string common = "--only SimpleNN-undistilled --epochs 12 --data '" + dir / "data" + "' --out ";
   REQUIRE(run("report", common + "'" + dir / "whole" + "'").code == 0);
   int kills = 0;
   for (; kills < 200; ++kills) {
@@ -155,7 +157,7 @@ TEST_CASE("programs: bad input gets a message with name, value and remedy, and a
   std::filesystem::copy_file(dir / "light.safetensors", dir / "half.safetensors");
   std::filesystem::resize_file(dir / "half.safetensors", 1000);
   const std::string data = "--data '" + dir / "data" + "' ",
-                    out = "--out '" + dir / "out" + "' --epochs 1 --only SimpleNN ";
+                    out = "--out '" + dir / "out" + "' --epochs 1 --only SimpleNN-undistilled ";
 
   struct bad {
     std::string program, arguments;
