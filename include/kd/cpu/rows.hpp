@@ -35,24 +35,7 @@ inline void store(void* to, const Vector& v) {
 }
 
 /// Loads one byte per lane.
-inline void load_widened(ints& wide, const std::uint8_t* from) {
-  // __builtin_convertvector from bytes to words is scalar code in g++ 12, 35 cycles a vector.
-#if defined(__GNUC__) && !defined(__clang__) && defined(__AVX512F__)
-  char narrow __attribute__((vector_size(16)));
-  load(narrow, from);
-  wide = (ints)__builtin_ia32_pmovzxbd512_mask(narrow, ints{}, 0xFFFF);
-#elif defined(__GNUC__) && !defined(__clang__) && defined(__AVX2__)
-  long long eight;
-  std::memcpy(&eight, from, sizeof eight);
-  const long long narrow __attribute__((vector_size(16))) = {eight, 0};
-  typedef char char_vector __attribute__((vector_size(16)));
-  wide = (ints)__builtin_ia32_pmovzxbd256((char_vector)narrow);
-#else
-  bytes narrow;
-  load(narrow, from);
-  wide = __builtin_convertvector(narrow, ints);
-#endif
-}
+inline void load_widened(ints& wide, const std::uint8_t* from) { load_bytes<native_width>(wide, from); }
 
 /// Stores sixteen words as bytes.
 inline void store_narrowed(std::uint8_t* to, const std::int32_t (&words)[lanes]) {
