@@ -1,6 +1,7 @@
 /// Figure 1: training cross entropy against epochs for every model, drawn by gnuplot.
 #pragma once
 
+#include <array>
 #include <cstdio>
 #include <cstdlib>
 #include <filesystem>
@@ -29,17 +30,21 @@ inline bool draw_figure(const std::filesystem::path& folder, const results& done
       data += kd::text(epoch, " ", s.mean, " ", s.deviation, "\n");
     }
     data += "EOD\n";
-    std::string label(spec.id);
-    if (label == "LightNN-distilled" || label == "SimpleNN-distilled") label += ", T = 2, 0.25 KD";
-    const std::size_t colour = static_cast<std::size_t>(&spec - all_runs.data()) + 1;
+    const std::string label =
+        std::string(spec.model) +
+        (!spec.distilled ? std::string() : kd::text(" distilled, T ", spec.temperature, ", KD ", spec.kd_weight));
+    constexpr std::array<const char*, all_runs.size()> colours{"#000000", "#0072b2", "#56b4e9", "#d55e00", "#e69f00",
+                                                               "#009e73", "#cc79a7", "#7f3fbf", "#8c6d31"};
+    const char* colour = colours[static_cast<std::size_t>(&spec - all_runs.data())];
     plots += plots.empty() ? "plot " : ", \\\n     ";
-    plots += kd::text(block, " using 1:2:3 with yerrorlines lw 1.5 pt 7 ps 0.5 lc ", colour, " title \"", label, "\"");
+    plots += kd::text(block, " using 1:2:3 with yerrorlines lw 1.5 pt 7 ps 0.5 lc rgb \"", colour, "\" title \"", label,
+                      "\"");
   }
   const std::string base = (folder / "figure1").string();
   std::string script =
       "# Figure 1: training cross entropy against epochs; bars are the standard deviation over the seeds.\n" + data +
       "set xlabel \"epoch\"\nset ylabel \"training cross entropy\"\nset grid lc rgb \"#dddddd\"\nset border 3\n"
-      "set xtics nomirror\nset ytics nomirror\nset yrange [0:*]\nset key outside right top\n"
+      "set xtics nomirror\nset ytics nomirror\nset yrange [0:*]\nset key top right\n"
       "set title \"Training cross entropy, mean over the seeds\"\n";
   script += "set terminal svg size 960,540 background \"white\" font \"sans,13\"\nset output \"figure1.svg\"\n" +
             plots + "\n";

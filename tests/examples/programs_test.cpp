@@ -85,7 +85,7 @@ TEST_CASE("report: nine runs, tables, figure and results.json; a second start do
   CHECK(root.at("runs").items()[0].at("parameters").as_integer() == 11'181'642);
   if (std::system("command -v gnuplot > /dev/null") == 0) {
     CHECK(bytes_of(dir / "out dir/figure1.png").starts_with("\x89PNG"));
-    CHECK(holds(bytes_of(dir / "out dir/figure1.svg"), "<svg", "LightNN-T1.01"));
+    CHECK(holds(bytes_of(dir / "out dir/figure1.svg"), "<svg", "LightNN distilled, T 1.01, KD 0.25"));
   }
   const std::string before = bytes_of(file);
   const outcome second = run("report", arguments);
