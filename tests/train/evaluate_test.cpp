@@ -51,4 +51,5 @@ TEST_CASE("predict: rows do not depend on the batch size, and a partial image is
   for (std::size_t i = 0; i < whole.size(); ++i) CHECK(std::abs(whole.data()[i] - parts.data()[i]) <= 1e-5f);
   const std::vector<std::uint8_t> odd(100);
   CHECK_THROWS_AS(kd::train::predict(net, odd), kd::argument_error);
+  CHECK_THROWS_AS(kd::train::predict(net, set.train.images, kd::imagenet_normalisation, 0), kd::argument_error);
 }

@@ -76,6 +76,7 @@ tensor<float, 2> predict(Network& network, std::span<const std::uint8_t> images,
   if (images.size() % in.size() != 0)
     reject_argument("kd::train::predict", text("a whole number of images of ", in.size(), " bytes"), images.size(),
                     "pass images of the network's input shape");
+  if (batch_size == 0) reject_argument("kd::train::predict", "batch_size must be at least 1", batch_size, "pass 128");
   auto& device = network.device();
   const std::size_t samples = images.size() / in.size();
   tensor<float, 2> logits({samples, Network::classes});
