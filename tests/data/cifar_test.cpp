@@ -4,11 +4,11 @@
 
 #include <filesystem>
 #include <fstream>
-#include <functional>
 #include <string>
 
 #include "support/catch.hpp"
 #include "support/folder.hpp"
+#include "support/message.hpp"
 
 namespace fs = std::filesystem;
 
@@ -36,15 +36,6 @@ void write_cifar10(const fs::path& folder) {
 void write_cifar100(const fs::path& folder) {
   write(folder / "train.bin", record({'\1', '\7'}, 1) + record({'\23', '\143'}, 2));
   write(folder / "test.bin", record({'\2', '\10'}, 3));
-}
-
-std::string message(const std::function<void()>& call) {
-  try {
-    call();
-  } catch (const kd::file_error& e) {
-    return e.what();
-  }
-  return "no error";
 }
 
 bool has(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
@@ -95,26 +86,28 @@ TEST_CASE("cifar: class names come from the file when it is there", "[data][cifa
   write(temporary.path() / "batches.meta.txt", "zero\none\ntwo\nthree\nfour\nfive\nsix\nseven\neight\nnine\n\n");
   CHECK(kd::data::load_cifar10(temporary.path()).class_names.at(9) == "nine");
   write(temporary.path() / "batches.meta.txt", "zero\none\n");
-  const std::string got = message([&] { (void)kd::data::load_cifar10(temporary.path()); });
+  const std::string got = kd_test::message_of<kd::file_error>([&] { (void)kd::data::load_cifar10(temporary.path()); });
   CHECK(has(got, (temporary.path() / "batches.meta.txt").string() + ": expected the names of 10 classes, got 2; "));
 }
 
 TEST_CASE("cifar: a missing folder or file is named with the remedy", "[data][cifar]") {
   const kd_test::folder temporary;
   const fs::path nowhere = temporary.path() / "nowhere";
-  const std::string folder = message([&] { (void)kd::data::load_cifar(nowhere); });
+  const std::string folder = kd_test::message_of<kd::file_error>([&] { (void)kd::data::load_cifar(nowhere); });
   CHECK(has(folder, nowhere.string() + ": no such folder; CIFAR-10 is expected there"));
   CHECK(has(folder, "--download"));
   write_cifar10(temporary.path());
-  const std::string file_as_folder = message([&] { (void)kd::data::load_cifar(temporary.path() / "test_batch.bin"); });
+  const std::string file_as_folder =
+      kd_test::message_of<kd::file_error>([&] { (void)kd::data::load_cifar(temporary.path() / "test_batch.bin"); });
   CHECK(has(file_as_folder, "test_batch.bin: is not a folder; "));
   fs::remove(temporary.path() / "data_batch_3.bin");
-  const std::string file = message([&] { (void)kd::data::load_cifar(temporary.path()); });
+  const std::string file = kd_test::message_of<kd::file_error>([&] { (void)kd::data::load_cifar(temporary.path()); });
   CHECK(has(file, (temporary.path() / "data_batch_3.bin").string() + ": no such file; CIFAR-10 needs it"));
   CHECK(has(file, "--download"));
   const kd_test::folder empty;
-  CHECK(has(message([&] { (void)kd::data::load_cifar(empty.path()); }), "data_batch_1.bin: no such file"));
-  CHECK(has(message([&] { (void)kd::data::load_cifar100(empty.path()); }),
+  CHECK(has(kd_test::message_of<kd::file_error>([&] { (void)kd::data::load_cifar(empty.path()); }),
+            "data_batch_1.bin: no such file"));
+  CHECK(has(kd_test::message_of<kd::file_error>([&] { (void)kd::data::load_cifar100(empty.path()); }),
             "train.bin: no such file; CIFAR-100 needs it"));
 }
 
@@ -122,20 +115,22 @@ TEST_CASE("cifar: a cut or empty file is named with both sizes", "[data][cifar]"
   const kd_test::folder temporary;
   write_cifar10(temporary.path());
   write(temporary.path() / "data_batch_2.bin", record("\1", 1).substr(0, 3000));
-  const std::string cut = message([&] { (void)kd::data::load_cifar10(temporary.path()); });
+  const std::string cut = kd_test::message_of<kd::file_error>([&] { (void)kd::data::load_cifar10(temporary.path()); });
   CHECK(has(cut, (temporary.path() / "data_batch_2.bin").string() +
                      ": expected a multiple of 3073 bytes (30730000 in CIFAR-10's own file), got 3000; "));
   write(temporary.path() / "data_batch_2.bin", record("\1", 1) + "x");
-  CHECK(has(message([&] { (void)kd::data::load_cifar10(temporary.path()); }), "got 3074; "));
+  CHECK(
+      has(kd_test::message_of<kd::file_error>([&] { (void)kd::data::load_cifar10(temporary.path()); }), "got 3074; "));
   write(temporary.path() / "data_batch_2.bin", "");
-  CHECK(has(message([&] { (void)kd::data::load_cifar10(temporary.path()); }), "got 0; "));
+  CHECK(has(kd_test::message_of<kd::file_error>([&] { (void)kd::data::load_cifar10(temporary.path()); }), "got 0; "));
   fs::remove(temporary.path() / "data_batch_2.bin");
   fs::create_directory(temporary.path() / "data_batch_2.bin");
-  CHECK(has(message([&] { (void)kd::data::load_cifar10(temporary.path()); }), "data_batch_2.bin: cannot be read: "));
+  CHECK(has(kd_test::message_of<kd::file_error>([&] { (void)kd::data::load_cifar10(temporary.path()); }),
+            "data_batch_2.bin: cannot be read: "));
   const kd_test::folder hundred;
   write_cifar100(hundred.path());
   write(hundred.path() / "train.bin", "short");
-  CHECK(has(message([&] { (void)kd::data::load_cifar100(hundred.path()); }),
+  CHECK(has(kd_test::message_of<kd::file_error>([&] { (void)kd::data::load_cifar100(hundred.path()); }),
             "train.bin: expected a multiple of 3074 bytes (153700000 in CIFAR-100's own file), got 5; "));
 }
 
@@ -143,15 +138,15 @@ TEST_CASE("cifar: a label out of range is named with file, record and value", "[
   const kd_test::folder temporary;
   write_cifar10(temporary.path());
   write(temporary.path() / "test_batch.bin", record({'\1'}, 1) + record({'\12'}, 2));
-  CHECK(has(message([&] { (void)kd::data::load_cifar10(temporary.path()); }),
+  CHECK(has(kd_test::message_of<kd::file_error>([&] { (void)kd::data::load_cifar10(temporary.path()); }),
             (temporary.path() / "test_batch.bin").string() + ": record 1: label 10 is outside 0 ... 9 of CIFAR-10; "));
   const kd_test::folder hundred;
   write_cifar100(hundred.path());
   write(hundred.path() / "train.bin", record({'\1', '\144'}, 1));
-  CHECK(
-      has(message([&] { (void)kd::data::load_cifar100(hundred.path()); }), "record 0: label 100 is outside 0 ... 99"));
+  CHECK(has(kd_test::message_of<kd::file_error>([&] { (void)kd::data::load_cifar100(hundred.path()); }),
+            "record 0: label 100 is outside 0 ... 99"));
   write(hundred.path() / "train.bin", record({'\24', '\1'}, 1));
-  CHECK(has(message([&] { (void)kd::data::load_cifar100(hundred.path()); }),
+  CHECK(has(kd_test::message_of<kd::file_error>([&] { (void)kd::data::load_cifar100(hundred.path()); }),
             "record 0: coarse label 20 is outside 0 ... 19"));
 }
 
@@ -159,8 +154,8 @@ TEST_CASE("cifar: a set with another number of classes is named as such", "[data
   const kd_test::folder ten, hundred;
   write_cifar10(ten.path() / "cifar-10-batches-bin");
   write_cifar100(hundred.path());
-  CHECK(has(message([&] { (void)kd::data::load_cifar10(hundred.path()); }),
+  CHECK(has(kd_test::message_of<kd::file_error>([&] { (void)kd::data::load_cifar10(hundred.path()); }),
             hundred.path().string() + ": expected CIFAR-10 (10 classes), got CIFAR-100 (100 classes); "));
-  CHECK(has(message([&] { (void)kd::data::load_cifar100(ten.path()); }),
+  CHECK(has(kd_test::message_of<kd::file_error>([&] { (void)kd::data::load_cifar100(ten.path()); }),
             ten.path().string() + ": expected CIFAR-100 (100 classes), got CIFAR-10 (10 classes); "));
 }

@@ -11,22 +11,9 @@
 
 #include "support/catch.hpp"
 #include "support/folder.hpp"
+#include "support/message.hpp"
 
 using kd_test::folder;
-
-namespace {
-
-template <class Action>
-std::string message_of(const Action& action) {
-  try {
-    action();
-  } catch (const kd::file_error& e) {
-    return e.what();
-  }
-  return "";
-}
-
-}  // namespace
 
 TEST_CASE("atomic_file: the file appears at commit and replaces the older one", "[io][atomic_file]") {
   const folder here;
@@ -73,7 +60,8 @@ TEST_CASE("atomic_file: a full disk leaves the older file whole and says what to
   const rlimit small{100, before.rlim_max};
   const auto handler = std::signal(SIGXFSZ, SIG_IGN);
   REQUIRE(::setrlimit(RLIMIT_FSIZE, &small) == 0);
-  const std::string message = message_of([&] { kd::io::write_file(path, std::string(1000, 'x')); });
+  const std::string message =
+      kd_test::message_of<kd::file_error>([&] { kd::io::write_file(path, std::string(1000, 'x')); });
   REQUIRE(::setrlimit(RLIMIT_FSIZE, &before) == 0);
   std::signal(SIGXFSZ, handler);
   CHECK(message.rfind(path + ": cannot write: File too large; ", 0) == 0);
@@ -87,7 +75,7 @@ TEST_CASE("atomic_file: without permission the message names file, reason and re
   REQUIRE(::chmod(here.path().c_str(), 0555) == 0);
   const bool root = ::geteuid() == 0;
   if (root) REQUIRE(::seteuid(65534) == 0);  // root may write anywhere
-  const std::string message = message_of([&] { kd::io::write_file(here / "weights", "new"); });
+  const std::string message = kd_test::message_of<kd::file_error>([&] { kd::io::write_file(here / "weights", "new"); });
   if (root) REQUIRE(::seteuid(0) == 0);
   REQUIRE(::chmod(here.path().c_str(), 0755) == 0);
   CHECK(message ==
@@ -99,21 +87,25 @@ TEST_CASE("atomic_file: missing folder, file as folder, folder as file", "[io][a
   const folder here;
   kd::io::write_file(here / "file", "x");
   REQUIRE(::mkdir((here / "sub").c_str(), 0755) == 0);
-  CHECK(message_of([&] { kd::io::write_file(here / "none/file", "x"); }) ==
+  CHECK(kd_test::message_of<kd::file_error>([&] { kd::io::write_file(here / "none/file", "x"); }) ==
         here / "none/file" + ": cannot write: No such file or directory; check the path, and create its folder first");
-  CHECK(message_of([&] { kd::io::write_file(here / "file/file", "x"); }).find("is a file, not a folder") !=
-        std::string::npos);
-  CHECK(message_of([&] { kd::io::write_file(here / "sub", "x"); }).find("cannot replace: Is a directory; ") !=
-        std::string::npos);
+  CHECK(kd_test::message_of<kd::file_error>([&] {
+          kd::io::write_file(here / "file/file", "x");
+        }).find("is a file, not a folder") != std::string::npos);
+  CHECK(kd_test::message_of<kd::file_error>([&] {
+          kd::io::write_file(here / "sub", "x");
+        }).find("cannot replace: Is a directory; ") != std::string::npos);
   CHECK(here.entries() == 2);
 }
 
 TEST_CASE("read_file: missing file and folder are named", "[io][atomic_file]") {
   const folder here;
-  CHECK(message_of([&] { kd::io::read_file(here / "none"); }).rfind(here / "none" + ": cannot read: No such file", 0) ==
-        0);
-  CHECK(message_of([&] { kd::io::read_file(here.path()); }).find("the path is a folder: name a file") !=
-        std::string::npos);
+  CHECK(kd_test::message_of<kd::file_error>([&] {
+          kd::io::read_file(here / "none");
+        }).rfind(here / "none" + ": cannot read: No such file", 0) == 0);
+  CHECK(kd_test::message_of<kd::file_error>([&] {
+          kd::io::read_file(here.path());
+        }).find("the path is a folder: name a file") != std::string::npos);
   kd::io::write_file(here / "empty", "");
   CHECK(kd::io::read_file(here / "empty").empty());
 }
@@ -123,6 +115,7 @@ TEST_CASE("read_exactly: an early end of file is an error", "[io][atomic_file]")
   kd::io::write_file(here / "short", "abc");
   const auto file = kd::io::open_for_reading(here / "short");
   char to[8];
-  CHECK(message_of([&] { kd::io::read_exactly(file, here / "short", to, 8); }).find("expected 8 more bytes, found 3") !=
-        std::string::npos);
+  CHECK(kd_test::message_of<kd::file_error>([&] {
+          kd::io::read_exactly(file, here / "short", to, 8);
+        }).find("expected 8 more bytes, found 3") != std::string::npos);
 }
