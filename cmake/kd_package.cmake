@@ -1,5 +1,5 @@
 # The package: two include roots that merge on install, and a config file that finds OpenMP again with the compiler of
-# whoever uses it. Nothing in it depends on the machine that installed it.
+# whoever uses it, and CUDA where it is asked for. Nothing in it depends on the machine that installed it.
 
 include(GNUInstallDirs)
 include(CMakePackageConfigHelpers)
@@ -13,6 +13,7 @@ set(kd_config_include_dirs "${kd_include_roots}")
 configure_package_config_file(cmake/kdConfig.cmake.in "${PROJECT_BINARY_DIR}/kdConfig.cmake"
                               INSTALL_DESTINATION "${PROJECT_BINARY_DIR}" INSTALL_PREFIX "${PROJECT_BINARY_DIR}"
                               NO_CHECK_REQUIRED_COMPONENTS_MACRO)
+configure_file(cmake/kd_cuda_target.cmake "${PROJECT_BINARY_DIR}/kd_cuda_target.cmake" COPYONLY)
 
 if(KD_INSTALL)
   # Resolved when the package is loaded, so that an installed tree may be moved.
@@ -27,6 +28,6 @@ if(KD_INSTALL)
             FILES_MATCHING PATTERN "*.hpp" PATTERN "*.cuh")
   endforeach()
   install(FILES "${PROJECT_BINARY_DIR}/install/kdConfig.cmake" "${PROJECT_BINARY_DIR}/kdConfigVersion.cmake"
-          DESTINATION "${kd_package_dir}")
+                "${PROJECT_SOURCE_DIR}/cmake/kd_cuda_target.cmake" DESTINATION "${kd_package_dir}")
   install(FILES "${PROJECT_SOURCE_DIR}/LICENSE" DESTINATION "${CMAKE_INSTALL_DATADIR}/licenses/kd")
 endif()

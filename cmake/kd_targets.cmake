@@ -1,22 +1,45 @@
 # What kd's own executables have and kd::kd must not force on others.
 
 set(kd_warnings -Wall -Wextra -Wpedantic)
+# For the host compiler behind nvcc: not -Wpedantic (nvcc's line markers), -Wparentheses (its declarators) and
+# -Wunknown-pragmas (#pragma unroll in functions of both sides).
+set(kd_cuda_warnings -Xcompiler=-Wall,-Wextra,-Wno-parentheses,-Wno-unknown-pragmas)
+set(kd_sanitizers -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer)
 
 # Warnings, instruction set, sanitizers and the memory limit for one of kd's own targets.
 function(kd_own target)
-  target_compile_options(${target} PRIVATE ${kd_warnings} ${kd_native_flag})
+  target_compile_options(${target} PRIVATE "$<$<COMPILE_LANGUAGE:CXX>:${kd_warnings};${kd_native_flag}>"
+                                           "$<$<COMPILE_LANGUAGE:CUDA>:${kd_cuda_warnings}>")
+  if(kd_native_flag)
+    target_compile_options(${target} PRIVATE "$<$<COMPILE_LANGUAGE:CUDA>:-Xcompiler=${kd_native_flag}>")
+  endif()
   if(KD_WERROR)
-    target_compile_options(${target} PRIVATE -Werror)
+    kd_werror(${target})
   endif()
   if(KD_SANITIZE)
-    target_compile_options(${target} PRIVATE -fsanitize=address,undefined -fno-sanitize-recover=all
-                                             -fno-omit-frame-pointer)
+    target_compile_options(${target} PRIVATE "$<$<COMPILE_LANGUAGE:CXX>:${kd_sanitizers}>")
     target_link_options(${target} PRIVATE -fsanitize=address,undefined)
   endif()
   if(KD_COMPILE_MEMORY)
     set_target_properties(${target} PROPERTIES CXX_COMPILER_LAUNCHER "prlimit;--as=${KD_COMPILE_MEMORY}")
   endif()
   set_target_properties(${target} PROPERTIES CXX_EXTENSIONS OFF)
+endfunction()
+
+function(kd_werror target)
+  target_compile_options(${target} PRIVATE "$<$<COMPILE_LANGUAGE:CXX>:-Werror>"
+                                           "$<$<COMPILE_LANGUAGE:CUDA>:SHELL:-Werror all-warnings -Xcompiler=-Werror>")
+endfunction()
+
+# kd_compile_for_cuda(target source...): these sources go to nvcc, and the target runs on the GPU where there is one.
+function(kd_compile_for_cuda target)
+  set_source_files_properties(${ARGN} PROPERTIES LANGUAGE CUDA)
+  target_link_libraries(${target} PRIVATE kd::cuda)
+  # CMake leaves out what the compiler searches by itself when it links; the loader may not search there.
+  get_filename_component(cublaslt "${KD_CUBLASLT_LIBRARY}" DIRECTORY)
+  get_filename_component(cudnn "${KD_CUDNN_LIBRARY}" DIRECTORY)
+  # Types of kd::cuda are hidden; classes that hold one are then hidden as well.
+  set_target_properties(${target} PROPERTIES BUILD_RPATH "${cublaslt};${cudnn}" CUDA_VISIBILITY_PRESET hidden)
 endfunction()
 
 # a/b/name_test.cpp -> a.b.name_test

@@ -11,14 +11,13 @@
 namespace {
 
 struct settings {
-  std::string model, weights, data, logits, pixels = "imagenet";
+  std::string model, weights, data, logits, device = "auto", precision = "fp32", pixels = "imagenet";
   int threads = kd::cpu::parallel::available();
 };
 
-template <class Model>
-void evaluate_model(const settings& s, const kd::data::dataset& set) {
-  kd::cpu::device device(s.threads);
-  kd::network<Model, kd::cpu::device> network(device, 0);
+template <class Model, class Device>
+void evaluate_model(const settings& s, const kd::data::dataset& set, Device& device) {
+  kd::network<Model, Device> network(device, 0);
   kd::train::load_weights(network, s.weights);
   const auto& pixels = s.pixels == "cifar10" ? kd::cifar10_normalisation : kd::imagenet_normalisation;
   const kd::tensor<float, 2> logits = kd::train::predict(network, set.test.images, pixels);
@@ -42,11 +41,11 @@ void evaluate_model(const settings& s, const kd::data::dataset& set) {
   }
 }
 
-template <std::size_t Classes>
-void evaluate_classes(const settings& s, const kd::data::dataset& set) {
-  if (s.model == "ResNet18") return evaluate_model<kd::models::ResNet18Of<Classes>>(s, set);
-  if (s.model == "LightNN") return evaluate_model<kd::models::LightNNOf<Classes>>(s, set);
-  return evaluate_model<kd::models::SimpleNNOf<Classes>>(s, set);
+template <std::size_t Classes, class Device>
+void evaluate_classes(const settings& s, const kd::data::dataset& set, Device& device) {
+  if (s.model == "ResNet18") return evaluate_model<kd::models::ResNet18Of<Classes>>(s, set, device);
+  if (s.model == "LightNN") return evaluate_model<kd::models::LightNNOf<Classes>>(s, set, device);
+  return evaluate_model<kd::models::SimpleNNOf<Classes>>(s, set, device);
 }
 
 }  // namespace
@@ -60,6 +59,12 @@ int main(int argc, char** argv) {
                  "folder with CIFAR-10 or CIFAR-100 binary files (default: KD_DATA, else synthetic images)");
   app.add_option("--logits", s.logits, "write the test set's logits here: safetensors, one tensor \"logits\"");
   app.add_option("--normalisation", s.pixels)->check(CLI::IsMember({"imagenet", "cifar10"}))->capture_default_str();
+  app.add_option("--device", s.device, "cpu, cuda, or auto: the GPU where there is one")
+      ->check(CLI::IsMember({"auto", "cpu", "cuda"}))
+      ->capture_default_str();
+  app.add_option("--precision", s.precision, "of products on the GPU")
+      ->check(CLI::IsMember({"fp32", "tf32", "bf16"}))
+      ->capture_default_str();
   app.add_option("--threads", s.threads, "processor threads")->capture_default_str();
   try {
     app.parse(argc, argv);
@@ -68,10 +73,14 @@ int main(int argc, char** argv) {
   }
   try {
     const kd::data::dataset set = kd::data::open({.folder = s.data});
-    if (set.classes == 100)
-      evaluate_classes<100>(s, set);
-    else
-      evaluate_classes<10>(s, set);
+    const kd::device_choice choice{
+        .device = s.device, .threads = s.threads, .precision = kd::precision_of(s.precision)};
+    kd::with_device(choice, [&](auto& device) {
+      if (set.classes == 100)
+        evaluate_classes<100>(s, set, device);
+      else
+        evaluate_classes<10>(s, set, device);
+    });
   } catch (const std::exception& e) {
     std::fprintf(stderr, "evaluate: %s\n", e.what());
     return 1;

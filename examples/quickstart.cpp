@@ -11,24 +11,26 @@ using Student = sequential<kd::image<3, 32, 32>,                                
                            flatten, linear<32>, relu, dropout<0.1f>, linear<10>>;           // [N,10]
 static_assert(plan_of<Student>::parameter_count == 34'522);
 
-int main() try {
-  kd::cpu::device device;
+int main(int argc, char** argv) try {
   // CIFAR-10 where KD_DATA names its folder; otherwise drawn shapes, so that this runs anywhere.
   const kd::data::dataset set = kd::data::open({.synthetic = {.train = 4096, .test = 1000}});
 
-  kd::network<kd::models::LightNN, kd::cpu::device> teacher(device, 1);
-  kd::train::fit(teacher, set, kd::optim::adam{.learning_rate = 1e-3},
-                 {.epochs = 3, .name = "teacher", .show = stderr});
+  // The GPU where there is one and this file was compiled for it; quickstart cpu and quickstart cuda choose.
+  kd::with_device({.device = argc > 1 ? argv[1] : "auto"}, [&]<class Device>(Device& device) {
+    kd::network<kd::models::LightNN, Device> teacher(device, 1);
+    kd::train::fit(teacher, set, kd::optim::adam{.learning_rate = 1e-3},
+                   {.epochs = 3, .name = "teacher", .show = stderr});
 
-  kd::network<Student, kd::cpu::device> student(device, 2);
-  kd::train::distil(student, teacher, set, kd::distillation{.temperature = 2, .kd_weight = 0.25f, .ce_weight = 0.75f},
-                    kd::optim::adam{.learning_rate = 1e-3}, {.epochs = 3, .name = "student", .show = stderr});
+    kd::network<Student, Device> student(device, 2);
+    kd::train::distil(student, teacher, set, kd::distillation{.temperature = 2, .kd_weight = 0.25f, .ce_weight = 0.75f},
+                      kd::optim::adam{.learning_rate = 1e-3}, {.epochs = 3, .name = "student", .show = stderr});
 
-  std::printf("%s", summary<Student>().c_str());
-  std::printf("teacher: %.1f %% of the test images, student: %.1f %%\n",
-              kd::train::evaluate(teacher, set.test).top1_percent(),
-              kd::train::evaluate(student, set.test).top1_percent());
-  kd::train::save_weights(student, "student.safetensors");
+    std::printf("%s", summary<Student>().c_str());
+    std::printf("teacher: %.1f %% of the test images, student: %.1f %%\n",
+                kd::train::evaluate(teacher, set.test).top1_percent(),
+                kd::train::evaluate(student, set.test).top1_percent());
+    kd::train::save_weights(student, "student.safetensors");
+  });
 } catch (const std::exception& e) {
   std::fprintf(stderr, "quickstart: %s\n", e.what());
   return 1;

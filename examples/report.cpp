@@ -1,7 +1,7 @@
 /// The report's whole experiment: a ResNet18 teacher, two students with and without distillation, a sweep over the
 /// temperature and one over the weights; three tables, figure 1 and results.json.
 ///
-///   report --data DIR --out DIR [--epochs 10] [--seeds 1] [--only NAMES] [--threads N]
+///   report --data DIR --out DIR [--device auto] [--epochs 10] [--seeds 1] [--only NAMES]
 ///
 /// Stopped and started again on the same folder, it goes on where it was.
 #include <kd/kd.hpp>
@@ -22,10 +22,9 @@
 namespace {
 
 namespace fs = std::filesystem;
-using device = kd::cpu::device;
 
 struct settings {
-  std::string data, out = "out/report", device = "auto";
+  std::string data, out = "out/report", device = "auto", precision = "fp32";
   std::vector<std::string> only;
   std::size_t epochs = 10, seeds = 1, batch_size = 128;
   double learning_rate = 0.001;
@@ -35,12 +34,12 @@ struct settings {
 };
 
 /// Trains the runs of one data set and class count that are not done yet.
-template <std::size_t Classes>
+template <std::size_t Classes, class Device>
 class experiment {
  public:
-  using teacher_network = kd::network<kd::models::ResNet18Of<Classes>, device>;
+  using teacher_network = kd::network<kd::models::ResNet18Of<Classes>, Device>;
 
-  experiment(const settings& s, const kd::data::dataset& set, device& d, report::results& done)
+  experiment(const settings& s, const kd::data::dataset& set, Device& d, report::results& done)
       : settings_(s), set_(set), device_(d), done_(done) {
     for (const char* folder : {"weights", "state", "logs"}) fs::create_directories(fs::path(s.out) / folder);
   }
@@ -69,7 +68,7 @@ class experiment {
     else if (spec.model != report::all_runs[0].model && done_.find(report::all_runs[0].id, seed))
       load_teacher(seed);
     const std::string key = report::key_of(spec.id, seed);
-    kd::network<Model, device> net(device_, seed);
+    kd::network<Model, Device> net(device_, seed);
     const kd::train::options options{
         .epochs = settings_.epochs,
         .batch_size = settings_.batch_size,
@@ -121,7 +120,7 @@ class experiment {
 
   const settings& settings_;
   const kd::data::dataset& set_;
-  device& device_;
+  Device& device_;
   report::results& done_;
   std::optional<teacher_network> teacher_;
   std::uint64_t teacher_seed_ = 0;
@@ -141,19 +140,26 @@ bool wanted(const report::run_spec& spec, const settings& s) {
   return false;
 }
 
-template <std::size_t Classes>
-void run_all(const settings& s, const kd::data::dataset& set, device& d, report::results& done) {
-  experiment<Classes> all(s, set, d, done);
+template <std::size_t Classes, class Device>
+void run_all(const settings& s, const kd::data::dataset& set, Device& d, report::results& done) {
+  experiment<Classes, Device> all(s, set, d, done);
   for (std::uint64_t seed = 0; seed < s.seeds; ++seed)
     for (const report::run_spec& spec : report::all_runs)
       if (wanted(spec, s)) all.run(spec, seed);
 }
 
-void run_report(const settings& s) {
-  device d(s.threads);
-  const kd::data::dataset set = kd::data::open({.folder = s.data, .download = s.download, .url = s.download_url});
-  std::fprintf(stderr, "data: %s, %zu training and %zu test images of %zu classes; device: cpu (%s), %d threads\n",
-               set.name.c_str(), set.train.size(), set.test.size(), set.classes, kd::instruction_set, s.threads);
+std::string describe(const kd::cpu::device& d) {
+  return kd::text("cpu (", kd::instruction_set, "), ", d.threads().threads, " threads");
+}
+template <class Device>
+std::string describe(const Device& d) {
+  return d.description();
+}
+
+template <class Device>
+void run_report(const settings& s, const kd::data::dataset& set, Device& d) {
+  std::fprintf(stderr, "data: %s, %zu training and %zu test images of %zu classes; device: %s\n", set.name.c_str(),
+               set.train.size(), set.test.size(), set.classes, describe(d).c_str());
   fs::create_directories(s.out);
   report::results done(fs::path(s.out) / "results.json", {.dataset = set.name, .device = d.name, .epochs = s.epochs});
   if (set.classes == 10)
@@ -186,14 +192,17 @@ int main(int argc, char** argv) {
                  "folder with CIFAR-10 or CIFAR-100 binary files (default: KD_DATA, else synthetic images)");
   app.add_option("--out", s.out, "folder for results, weights, logs and figure; continued if it holds any")
       ->capture_default_str();
-  app.add_option("--device", s.device, "cpu, or auto: the best there is")
-      ->check(CLI::IsMember({"auto", "cpu"}))
+  app.add_option("--device", s.device, "cpu, cuda, or auto: the GPU where there is one")
+      ->check(CLI::IsMember({"auto", "cpu", "cuda"}))
       ->capture_default_str();
   app.add_option("--epochs", s.epochs)->check(CLI::PositiveNumber)->capture_default_str();
   app.add_option("--seeds", s.seeds, "how many seeds: 0, 1, ...")->check(CLI::PositiveNumber)->capture_default_str();
   app.add_option("--only", s.only,
                  "runs or models, separated by commas, e.g. ResNet18,LightNN-T1.01,SimpleNN-undistilled")
       ->delimiter(',');
+  app.add_option("--precision", s.precision, "of products on the GPU")
+      ->check(CLI::IsMember({"fp32", "tf32", "bf16"}))
+      ->capture_default_str();
   app.add_option("--threads", s.threads, "processor threads")->capture_default_str();
   app.add_option("--batch-size", s.batch_size)->check(CLI::PositiveNumber)->capture_default_str();
   app.add_option("--learning-rate", s.learning_rate)->capture_default_str();
@@ -223,7 +232,12 @@ int main(int argc, char** argv) {
         return 2;
       }
     }
-    run_report(s);
+    const kd::device_choice choice{
+        .device = s.device, .threads = s.threads, .precision = kd::precision_of(s.precision)};
+    kd::with_device(choice, [&](auto& device) {
+      const kd::data::dataset set = kd::data::open({.folder = s.data, .download = s.download, .url = s.download_url});
+      run_report(s, set, device);
+    });
   } catch (const std::exception& e) {
     std::fprintf(stderr, "report: %s\n", e.what());
     return 1;

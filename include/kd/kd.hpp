@@ -6,6 +6,7 @@
 #include "kd/cpu/device.hpp"
 #include "kd/data/loader.hpp"
 #include "kd/data/open.hpp"
+#include "kd/device.hpp"
 #include "kd/io/safetensors.hpp"
 #include "kd/loss/cross_entropy.hpp"
 #include "kd/loss/distillation.hpp"

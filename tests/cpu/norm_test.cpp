@@ -6,6 +6,9 @@
 #include <vector>
 
 #include "kd/core/random.hpp"
+#include "kd/cpu/device.hpp"
+#include "kd/nn/layers.hpp"
+#include "kd/nn/network.hpp"
 #include "support/catch.hpp"
 #include "support/compare.hpp"
 
@@ -288,6 +291,7 @@ TEST_CASE("batch_norm2d: NaN spreads, one value per channel is refused", "[cpu][
   const result got = run(p, 1);
   CHECK(std::isnan(got.y[0]));
   CHECK(std::isnan(got.mean[0]));
+  CHECK(std::isnan(got.inv_std[0]));
   CHECK(std::isfinite(got.mean[1]));
 
   problem single(kd::image_shape(2, 1, 1), 1, false, false);
@@ -297,4 +301,21 @@ TEST_CASE("batch_norm2d: NaN spreads, one value per channel is refused", "[cpu][
   } catch (const kd::argument_error& e) {
     CHECK(std::string(e.what()).find("more than 1 value per channel") != std::string::npos);
   }
+}
+
+TEST_CASE("batch_norm2d: a network may begin with one, whose input needs no gradient", "[cpu][norm][nn]") {
+  namespace nn = kd::nn;
+  using Model = nn::sequential<kd::image<2, 3, 3>, nn::batch_norm2d<>, nn::relu, nn::flatten, nn::linear<2>>;
+  kd::cpu::device cpu(2);
+  kd::network<Model, kd::cpu::device> net(cpu, 1);
+  const std::size_t batch = 5;
+  float* x = net.input(batch, true);
+  for (std::size_t i = 0; i < kd::cpu::device::padded(batch) * 18; ++i) x[i] = static_cast<float>(i % 7) - 3;
+  net.forward_train(batch, {});
+  float* d = net.logits_gradient(batch);
+  for (std::size_t i = 0; i < kd::cpu::device::padded(batch) * 2; ++i) d[i] = i % 16 < batch ? 0.5f : 0.0f;
+  net.backward(batch, {});
+  double moved = 0;
+  for (std::size_t i = 0; i < 4; ++i) moved += std::abs(static_cast<double>(net.gradients()[i]));
+  CHECK(moved > 0);
 }

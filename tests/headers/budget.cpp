@@ -84,6 +84,7 @@ int main(int count, char** words) {
     for (const auto& entry : fs::recursive_directory_iterator(root / folder)) {
       if (entry.path().extension() != ".hpp") continue;
       const std::string name = fs::relative(entry.path(), root / folder).string();
+      if (name.starts_with("kd/cuda/")) continue;  // these need the CUDA toolkit
       std::ofstream(scratch / "alone.cpp") << "#include \"" << name << "\"\n";
       headers.push_back(measure(name, command(scratch / "alone.cpp"), name == "kd/kd.hpp" ? 4 : 0));
     }

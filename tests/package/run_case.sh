@@ -1,7 +1,8 @@
 #!/bin/sh
-# run_case.sh CASE CMAKE SOURCE BUILD SCRATCH COMPILER GENERATOR: takes kd into a project in one way, builds and runs it.
+# run_case.sh CASE CMAKE SOURCE BUILD SCRATCH COMPILER GENERATOR [NVCC]: takes kd into a project in one way, builds and
+# runs it.
 set -eu
-case=$1 cmake=$2 source=$3 build=$4 scratch=$5 compiler=$6 generator=$7
+case=$1 cmake=$2 source=$3 build=$4 scratch=$5 compiler=$6 generator=$7 nvcc=${8:-}
 here=$source/tests/package
 rm -rf "$scratch"
 mkdir -p "$scratch"
@@ -43,6 +44,24 @@ version=$(sed -nE 's/^#define KD_VERSION_(MAJOR|MINOR|PATCH) ([0-9]+)$/\2/p' "$s
 major=${version%%.*}
 minor=${version#*.}
 minor=${minor%.*}
+
+configure_cuda() {  # configure_cuda ARGUMENT...
+  [ -n "$nvcc" ] || fail "this case needs nvcc"
+  configure "$here/cuda" -DCMAKE_CUDA_COMPILER="$nvcc" -DCMAKE_CUDA_HOST_COMPILER="$compiler" \
+    -DCMAKE_CUDA_ARCHITECTURES=90-real "$@"
+}
+
+components() {  # components WANTED OPTIONAL ARGUMENT...: find_package(kd WANTED REQUIRED OPTIONAL_COMPONENTS OPTIONAL)
+  wanted=$1 optional=$2
+  shift 2
+  rm -rf "$scratch/build"
+  "$cmake" -G "$generator" -S "$here/version" -B "$scratch/build" -DCMAKE_CXX_COMPILER="$compiler" \
+    -DCMAKE_PREFIX_PATH="$scratch/prefix" -DWANTED="$wanted" -DWANTED_IF_POSSIBLE="$optional" "$@" \
+    >"$scratch/configure.log" 2>&1
+}
+says() {  # says TEXT: in the last configuration
+  tr -s ' \n' '  ' <"$scratch/configure.log" | grep -qF -- "$1" || { cat "$scratch/configure.log"; fail "not said: $1"; }
+}
 
 rejected() {  # rejected VERSION: find_package must fail and say both versions
   if "$cmake" -G "$generator" -S "$here/version" -B "$scratch/build" -DCMAKE_CXX_COMPILER="$compiler" \
@@ -101,6 +120,28 @@ case $case in
     "$cmake" -G "$generator" -S "$here/version" -B "$scratch/build" -DCMAKE_CXX_COMPILER="$compiler" \
       -DCMAKE_PREFIX_PATH="$scratch/prefix" -DWANTED="$version" >"$scratch/configure.log" 2>&1 ||
       { cat "$scratch/configure.log"; fail "find_package(kd $version) was rejected"; }
+    ;;
+  components)
+    "$cmake" --install "$build" --prefix "$scratch/prefix" >"$scratch/install.log"
+    if components 'COMPONENTS;hip' ''; then fail "find_package(kd COMPONENTS hip) was accepted"; fi
+    says "kd has no component 'hip'"
+    no_toolkit=-DCMAKE_DISABLE_FIND_PACKAGE_CUDAToolkit=ON
+    if components 'COMPONENTS;cuda' '' $no_toolkit; then fail "the component cuda was found without a toolkit"; fi
+    says "the component cuda needs the CUDA toolkit"
+    # Who does not need the GPU goes on without it, and who does not ask never looks for it.
+    components "$version" 'cuda' $no_toolkit || { cat "$scratch/configure.log"; fail "the optional component was required"; }
+    says "component cuda: FALSE"
+    components "$version" '' || { cat "$scratch/configure.log"; fail "find_package(kd) failed"; }
+    ! grep -q CUDAToolkit "$scratch/build/CMakeCache.txt" || fail "CUDA was looked for without being asked for"
+    ;;
+  cuda_install)
+    "$cmake" --install "$build" --prefix "$scratch/prefix" >"$scratch/install.log"
+    configure_cuda -DCMAKE_PREFIX_PATH="$scratch/prefix"
+    build_and_run
+    ;;
+  cuda_add_subdirectory)
+    configure_cuda -DKD_SOURCE="$source"
+    build_and_run
     ;;
   *)
     fail "unknown case"

@@ -106,6 +106,28 @@ inline std::vector<loss_edge_row> loss_edge_rows() {
     rows.push_back({"all but the last 8 masked in the teacher" + c, z, masked_t, label, 2});
     rows.push_back({"masked in the student, a far peak leaves the teacher 0 there," + c, with(z, classes - 1, -inf),
                     one_hot(classes, 0, 1e4f), 0, 2});
+    // The largest logit grows, or is met first: sums relative to the largest so far are rescaled at every step, or
+    // never.
+    auto rising_z = z, rising_t = t;
+    for (std::size_t i = 0; i < classes; ++i) {
+      const float rise = 400.0f * static_cast<float>(i) / static_cast<float>(classes);
+      rising_z[i] += rise;
+      rising_t[i] += rise;
+    }
+    rows.push_back({"rising by 400" + c, rising_z, rising_t, label, 2});
+    rows.push_back({"rising by 400, equal rows," + c, rising_t, rising_t, label, 3});
+    rows.push_back({"rising against falling by 400" + c, rising_z,
+                    std::vector<float>(rising_t.rbegin(), rising_t.rend()), label, 4});
+    rows.push_back(
+        {"ties at both ends" + c, with(with(z, 0, 30), classes - 1, 30), with(with(t, 0, 30), classes - 1, 30), 0, 2});
+    if (classes > 401) {
+      // Next to its neighbours the teacher gives class 401 a probability, next to the row's peak none.
+      std::vector<float> low(classes, -60.0f);
+      rows.push_back({"masked in the student, probable but for a far peak," + c, with(z, 401, -inf),
+                      with(with(low, 0, 0), 401, -110), 0, 1});
+    }
+    rows.push_back({"NaN of the teacher where the student is masked" + c, with(z, classes - 2, -inf),
+                    with(t, classes - 2, nan), 0, 2, teacher_nan, classes - 2});
     rows.push_back({"NaN at the end" + c, with(z, classes - 1, nan), t, 0, 2, student_nan, classes - 1});
     rows.push_back({"NaN at the end of the teacher" + c, z, with(t, classes - 1, nan), 0, 2, teacher_nan, classes - 1});
     rows.push_back({"last class masked in the student alone" + c, with(z, classes - 1, -inf), t, 0, 2,

@@ -48,9 +48,9 @@ long allocations_of_steps(const kd::data::dataset& set, const Loss& loss, const 
   kd::train::trainer<kd::network<Model, kd::cpu::device>, Loss, kd::optim::adam, Teacher> run(
       net, set, loss, kd::optim::adam{}, {.batch_size = 24}, teacher);
   const auto all = run.begin_epoch(0);
-  run.step(0, 0, all);
+  run.step(0);
   const long before = allocations;
-  for (std::size_t b = 1; b < all.size(); ++b) run.step(0, b, all);
+  for (std::size_t b = 1; b < all.size(); ++b) run.step(b);
   return allocations - before;
 }
 

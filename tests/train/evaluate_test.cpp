@@ -1,5 +1,7 @@
 #include "kd/train/evaluate.hpp"
 
+#include <limits>
+
 #include "support/catch.hpp"
 #include "support/message.hpp"
 #include "support/tiny.hpp"
@@ -20,6 +22,15 @@ TEST_CASE("evaluate: top-1, top-5 and confusion by hand", "[train][evaluate]") {
   CHECK(e.confusion(5, 0) == 1);
   CHECK(e.confusion(0, 0) == 1);
   CHECK(kd::train::evaluate_logits(kd::tensor<float, 2>({0, 3}), {}).samples == 0);
+}
+
+TEST_CASE("evaluate: a NaN is right nowhere", "[train][evaluate]") {
+  kd::tensor<float, 2> logits({2, 7});
+  logits(0, 0) = std::numeric_limits<float>::quiet_NaN();
+  for (std::size_t c = 0; c < 7; ++c) logits(1, c) = std::numeric_limits<float>::quiet_NaN();
+  const auto e = kd::train::evaluate_logits(logits, std::vector<std::int32_t>{0, 3});
+  CHECK(e.top1 == 0);
+  CHECK(e.top5 == 0);
 }
 
 TEST_CASE("evaluate: wrong labels and counts are refused", "[train][evaluate][errors]") {

@@ -157,3 +157,20 @@ TEST_CASE("trainer: what does not fit is refused before anything is touched", "[
   set.image = kd::image_shape(3, 9, 9);
   CHECK(holds(refused({}, kd::optim::adam{}), "[3,8,8]", "[3,9,9]"));
 }
+
+TEST_CASE("run_together: each run gives the bits that it gives alone", "[train]") {
+  device cpu(2);
+  const auto set = quadrants(70, 8);
+  using kd::train::options;
+  using trainer = kd::train::trainer<tiny, kd::cross_entropy, kd::optim::adam>;
+  const options shorter{.epochs = 1, .batch_size = 32, .seed = 1}, longer{.epochs = 3, .batch_size = 16, .seed = 2};
+  tiny alone_a(cpu, 1), alone_b(cpu, 2), a(cpu, 1), b(cpu, 2);
+  kd::train::fit(alone_a, set, kd::optim::adam{}, shorter);
+  kd::train::fit(alone_b, set, kd::optim::adam{}, longer);
+  trainer first(a, set, {}, {}, shorter), second(b, set, {}, {}, longer);
+  kd::train::run_together(first, second);
+  CHECK(first.history().size() == 1);
+  CHECK(second.history().size() == 3);
+  CHECK(equal_weights(a, alone_a));
+  CHECK(equal_weights(b, alone_b));
+}

@@ -5,15 +5,25 @@
 /// backward operation overwrites, except where it takes `accumulate`.
 #pragma once
 
+#include <array>
 #include <concepts>
 #include <cstddef>
 #include <cstdint>
+#include <span>
 
+#include "kd/core/image_view.hpp"
+#include "kd/core/random.hpp"
 #include "kd/core/shape.hpp"
+#include "kd/core/step_scalars.hpp"
+#include "kd/loss/cross_entropy.hpp"
+#include "kd/loss/distillation.hpp"
+#include "kd/loss/loss_meter.hpp"
+#include "kd/optim/adam.hpp"
+#include "kd/optim/live_runs.hpp"
 
 namespace kd::inline KD_ABI::backend {
 
-/// Memory: allocation, copies to and from the host, and the room that a batch takes.
+/// Memory: allocation (zeroed), copies to and from the host, and the room that a batch takes.
 template <class D>
 concept memory = requires(D& d, std::size_t n, const float* from, float* to) {
   typename D::template buffer<float>;
@@ -52,10 +62,10 @@ concept normalisations = requires(D& d, const shape& s, std::size_t n, const flo
 /// Elementwise operations, pooling and changes of layout.
 template <class D>
 concept activations = requires(D& d, const shape& s, const pool2d_geometry& g, std::size_t n, const float* in,
-                               float* out, std::uint64_t seed, std::uint32_t step) {
+                               float* out, const step_random& random, std::uint32_t layer) {
   d.relu_forward(s, n, in, out);
   d.relu_backward(s, n, in, in, out);
-  d.dropout(s, n, 0.5f, seed, step, step, in, out);
+  d.dropout(s, n, 0.5f, random, layer, in, out);
   d.flatten_forward(s, n, in, out);
   d.flatten_backward(s, n, in, out);
   d.add(s, n, in, in, out);
@@ -66,7 +76,31 @@ concept activations = requires(D& d, const shape& s, const pool2d_geometry& g, s
   d.global_avg_pool2d_backward(s, n, in, out);
 };
 
+/// What a whole training step needs besides the network. All numbers that differ from step to step are read from the
+/// device's memory while the step runs: `replay` may record what it calls, and later only repeat it.
 template <class D>
-concept device = memory<D> && products<D> && normalisations<D> && activations<D>;
+concept training = requires(D& d, const step_scalars* table, step_scalars* current, const std::uint32_t* order,
+                            std::uint32_t* indices, const std::int32_t* labels, std::int32_t* batch_labels,
+                            std::size_t n, const float* in, float* out, const shape& s, const image_batch& images,
+                            typename D::template buffer<std::byte>& scratch, loss_meter* meter,
+                            std::span<const optim::live_runs> runs, typename D::recordings& recordings,
+                            void (*step)()) {
+  { D::rows_in_place } -> std::convertible_to<bool>;  // logits [N,C] lie as rows already
+  { D::runs_at_once } -> std::convertible_to<bool>;   // results are there when a call returns
+  d.resident(std::span<const float>{});
+  d.begin_step(table, indices, current, order, labels, in, n, n, indices, batch_labels, out);
+  d.gather_images(images, imagenet_normalisation, augmentation{}, step_random{}, out);
+  d.to_rows(s, n, in, out);
+  d.from_rows(s, n, in, out);
+  { d.loss_scratch(n, n) } -> std::same_as<std::size_t>;
+  d.accumulate_loss(distillation{}, in, n, n, in, in, labels, out, scratch, meter);
+  d.accumulate_loss(cross_entropy{}, in, n, n, in, in, labels, out, scratch, meter);
+  d.update(optim::adam{}, d.plan_update(runs), in, out, in, out, out, meter);
+  d.replay(recordings, std::array<std::uint64_t, 3>{}, step);
+  d.synchronize();
+};
+
+template <class D>
+concept device = training<D> && memory<D> && products<D> && normalisations<D> && activations<D>;
 
 }  // namespace kd::inline KD_ABI::backend

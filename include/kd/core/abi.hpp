@@ -33,6 +33,17 @@
 #define KD_JOIN_NAMES(major, minor, isa, threading) KD_JOIN_NAMES_(major, minor, isa, threading)
 #define KD_ABI KD_JOIN_NAMES(KD_VERSION_MAJOR, KD_VERSION_MINOR, KD_ISA, KD_THREADING)
 
+/// Defined where the translation unit is compiled for CUDA: kd::cuda is then the real thing.
+#if defined(__CUDACC__) && !defined(KD_CUDA)
+#define KD_CUDA 1
+#endif
+/// In front of a function that a CUDA kernel may call.
+#if defined(KD_CUDA)
+#define KD_HOST_DEVICE __host__ __device__
+#else
+#define KD_HOST_DEVICE
+#endif
+
 namespace kd::inline KD_ABI {
 
 /// The version as text, "0.1.0".

@@ -27,6 +27,10 @@ struct file_error : error {
 struct non_finite_error : error {
   using error::error;
 };
+/// A device cannot be used, or a call to its driver or libraries failed.
+struct device_error : error {
+  using error::error;
+};
 
 namespace detail {
 

@@ -36,6 +36,14 @@ constexpr random_words philox4x32(random_words counter, std::uint64_t key) {
   return counter;
 }
 
+/// The random numbers of one training step: a function of seed and step. `counter`, where it is not null, lies in the
+/// device's memory and is added to `step`, so that a step that was recorded once draws new numbers at every replay.
+struct step_random {
+  std::uint64_t seed = 0;
+  std::uint32_t step = 0;
+  const std::uint32_t* counter = nullptr;
+};
+
 /// Words of one stream: `a` is the running index, `b` and `c` tell draws of the same stream apart (see random_stream).
 constexpr random_words random_at(std::uint64_t seed, random_stream stream, std::uint32_t a, std::uint32_t b = 0,
                                  std::uint32_t c = 0) {

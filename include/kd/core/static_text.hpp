@@ -9,13 +9,14 @@
 namespace kd::inline KD_ABI {
 
 /// A string literal as a template argument: as<"conv1", ...>.
-template <std::size_t N>
 struct fixed_string {
-  char characters[N]{};
+  char characters[64]{};
+  template <std::size_t N>
   constexpr fixed_string(const char (&literal)[N]) {
+    static_assert(N <= sizeof characters, "kd: a layer's name is longer than 63 characters");
     for (std::size_t i = 0; i < N; ++i) characters[i] = literal[i];
   }
-  constexpr std::string_view view() const { return {characters, N - 1}; }
+  constexpr std::string_view view() const { return characters; }
 };
 
 /// A name of at most 63 characters, such as "layer4.1.conv2.weight".

@@ -1,6 +1,8 @@
 /// The CPU device: the concepts of backend/device.hpp, answered by the kernels of this folder.
 #pragma once
 
+#include <algorithm>
+#include <array>
 #include <cstring>
 #include <span>
 #include <vector>
@@ -18,6 +20,8 @@
 #include "kd/cpu/parallel.hpp"
 #include "kd/cpu/pool.hpp"
 #include "kd/cpu/rows.hpp"
+#include "kd/loss/loss_meter.hpp"
+#include "kd/optim/factors.hpp"
 
 namespace kd::inline KD_ABI::cpu {
 
@@ -35,6 +39,8 @@ class device {
   }
 
   static constexpr const char* name = "cpu";
+  /// Whether images lie as floats, which layers of your own rely on.
+  static constexpr bool images_are_float() { return true; }
   const parallel& threads() const { return par_; }
 
   // ---- memory
@@ -51,9 +57,15 @@ class device {
   void download(const T* from, std::size_t n, T* to) const {
     if (n > 0) std::memcpy(to, from, n * sizeof(T));
   }
+  /// Calls function(i) for every i of [0, n), in any order and at the same time: for layers of your own. On every
+  /// device the function is a struct of numbers and pointers with KD_HOST_DEVICE void operator()(std::size_t) const.
+  template <class Function>
+  void for_each(std::size_t n, const Function& function) const {
+    par_.for_each(n, function);
+  }
   /// Position of an element in an activation of shape `s`: for layers that are not elementwise.
-  static constexpr std::size_t index(const shape& s, std::size_t sample, std::size_t channel, std::size_t y = 0,
-                                     std::size_t x = 0) {
+  KD_HOST_DEVICE static constexpr std::size_t index(const shape& s, std::size_t sample, std::size_t channel,
+                                                    std::size_t y = 0, std::size_t x = 0) {
     return (((sample / lanes * s.height + y) * s.width + x) * s.channels + channel) * lanes + sample % lanes;
   }
 
@@ -132,9 +144,9 @@ class device {
   void relu_backward(const shape& s, std::size_t batch, const float* y, const float* dy, float* dx) const {
     cpu::relu_backward(par_, storage_size(s, batch), y, dy, dx);
   }
-  void dropout(const shape& s, std::size_t batch, float p, std::uint64_t seed, std::uint32_t step, std::uint32_t layer,
+  void dropout(const shape& s, std::size_t batch, float p, const step_random& random, std::uint32_t layer,
                const float* x, float* y) const {
-    cpu::dropout(par_, s, batch, p, seed, step, layer, x, y);
+    cpu::dropout(par_, s, batch, p, random.seed, number_of(random), layer, x, y);
   }
   void flatten_forward(const shape& in, std::size_t batch, const float* x, float* y) const {
     cpu::flatten_forward(par_, in, batch, x, y);
@@ -174,19 +186,24 @@ class device {
   std::span<const T> resident(const std::vector<T>& host) const {
     return host;
   }
+  /// Takes up the next step: *current = table[(*position)++], and the batch of `count` samples that it begins: their
+  /// indices, labels and, where there is a table of a teacher's logits [N,classes], its rows.
+  void begin_step(const step_scalars* table, std::uint32_t* position, step_scalars* current, const std::uint32_t* order,
+                  const std::int32_t* labels, const float* teacher, std::size_t classes, std::size_t count,
+                  std::uint32_t* batch_indices, std::int32_t* batch_labels, float* teacher_rows) const {
+    *current = table[(*position)++];
+    for (std::size_t i = 0; i < count; ++i) {
+      const std::uint32_t sample = order[current->first + i];
+      batch_indices[i] = sample;
+      batch_labels[i] = labels[sample];
+      if (teacher != nullptr)
+        std::memcpy(teacher_rows + i * classes, teacher + sample * classes, classes * sizeof(float));
+    }
+  }
+  /// The batch's images, normalised and augmented with the random numbers of (seed, epoch).
   void gather_images(const image_batch& batch, const normalisation& pixels, const augmentation& augment,
-                     std::uint64_t seed, std::uint32_t epoch, float* out) const {
-    cpu::gather_images(par_, batch, pixels, augment, seed, epoch, out);
-  }
-  /// out[i] = table row indices[i], of `width` floats.
-  void gather_rows(const float* table, std::size_t width, const std::uint32_t* indices, std::size_t count,
-                   float* out) const {
-    for (std::size_t i = 0; i < count; ++i)
-      std::memcpy(out + i * width, table + indices[i] * width, width * sizeof(float));
-  }
-  void gather_labels(const std::int32_t* labels, const std::uint32_t* indices, std::size_t count,
-                     std::int32_t* out) const {
-    for (std::size_t i = 0; i < count; ++i) out[i] = labels[indices[i]];
+                     const step_random& epoch, float* out) const {
+    cpu::gather_images(par_, batch, pixels, augment, epoch.seed, number_of(epoch), out);
   }
   /// Logits between the device's layout and rows [N,C].
   void to_rows(const shape& row, std::size_t batch, const float* x, float* rows) const {
@@ -209,16 +226,40 @@ class device {
     return cross_entropy_forward_backward(par_, rows, classes, student, labels, d_student,
                                           {scratch.data(), scratch.size()});
   }
-  /// One optimiser step, 1 is the first, on the places of the flat buffers that can ever move.
-  template <class Optimiser>
-  void update(const Optimiser& optimiser, double learning_rate, std::uint64_t step,
-              std::span<const optim::live_runs> places, float* w, const float* g, float* first, float* second) const {
-    cpu::update(par_, optimiser, learning_rate, step, places, w, g, first, second);
+  /// The same into a meter; temperature, kd_weight and ce_weight come from `numbers`, as loss_numbers gives them.
+  template <class Loss>
+  void accumulate_loss(const Loss&, const float* numbers, std::size_t rows, std::size_t classes, const float* student,
+                       const float* teacher, const std::int32_t* labels, float* d_student, buffer<std::byte>& scratch,
+                       loss_meter* meter) const {
+    meter->add(loss(loss_of<Loss>(numbers), rows, classes, student, teacher, labels, d_student, scratch));
   }
+  /// The places of the flat buffers that can ever move, ready for update.
+  std::span<const optim::live_runs> plan_update(std::span<const optim::live_runs> places) const { return places; }
+  /// One optimiser step with these packed factors, unless the meter has a fault.
+  template <class Optimiser>
+  void update(const Optimiser& optimiser, std::span<const optim::live_runs> places, const float* factors, float* w,
+              const float* g, float* first, float* second, const loss_meter* meter) const {
+    if (meter->fault_kind != 0) return;
+    optim::packed_factors packed;
+    std::copy_n(factors, packed.size(), packed.begin());
+    cpu::update(par_, optim::unpack_factors(optimiser, packed), places, w, g, first, second);
+  }
+  /// Does a step: on this device nothing is recorded.
+  struct recordings {};
+  template <class Step>
+  void replay(recordings&, const std::array<std::uint64_t, 3>& /*key*/, const Step& step) const {
+    step();
+  }
+  static constexpr bool rows_in_place = false;
+  static constexpr bool runs_at_once = true;
+  void synchronize() const {}
 
  private:
   static constexpr conv2d_geometry on_one_pixel(std::size_t in, std::size_t out) {
     return {.in_channels = in, .in_height = 1, .in_width = 1, .out_channels = out};
+  }
+  static std::uint32_t number_of(const step_random& random) {
+    return random.step + (random.counter == nullptr ? 0 : *random.counter);
   }
   static std::uint8_t* bytes(float* p) { return reinterpret_cast<std::uint8_t*>(p); }
   static const std::uint8_t* bytes(const float* p) { return reinterpret_cast<const std::uint8_t*>(p); }

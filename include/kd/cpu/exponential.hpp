@@ -58,9 +58,19 @@ inline Vector larger(const Vector& a, const Vector& b) {
   return a > b ? a : b;
 }
 
-template <std::size_t Offset, class Vector, std::size_t... I>
-inline auto half_of(const Vector& v, std::index_sequence<I...>) {
-  return __builtin_shufflevector(v, v, (Offset + I)...);
+/// Elements Offset, Offset + 1, ... of v: half as many as v has.
+template <std::size_t Width, std::size_t Offset, class Vector>
+inline auto half_of(const Vector& v) {
+  constexpr std::size_t o = Offset;
+  // Written out: nvcc 13 loses the dots of a pack expansion among the arguments of a builtin.
+  if constexpr (Width == 4) {
+    return __builtin_shufflevector(v, v, o, o + 1);
+  } else if constexpr (Width == 8) {
+    return __builtin_shufflevector(v, v, o, o + 1, o + 2, o + 3);
+  } else {
+    static_assert(Width == 16, "kd::cpu: vectors have 4, 8 or 16 floats");
+    return __builtin_shufflevector(v, v, o, o + 1, o + 2, o + 3, o + 4, o + 5, o + 6, o + 7);
+  }
 }
 
 /// Folds a vector of Width numbers to one by halving, always in the same order.
@@ -71,8 +81,7 @@ inline auto fold_lanes(const Vector& v, const Fold& fold) {
   } else if constexpr (Width == 2) {
     return fold(v[0], v[1]);
   } else {
-    using indices = std::make_index_sequence<Width / 2>;
-    return fold_lanes<Width / 2>(fold(half_of<0>(v, indices{}), half_of<Width / 2>(v, indices{})), fold);
+    return fold_lanes<Width / 2>(fold(half_of<Width, 0>(v), half_of<Width, Width / 2>(v)), fold);
   }
 }
 template <std::size_t Width>

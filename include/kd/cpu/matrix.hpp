@@ -69,12 +69,12 @@ __attribute__((noinline, no_sanitize("undefined"))) void product_tile(const prod
     const float* b = segment->b;
     for (std::size_t k = segment->count; k != 0; --k) {
       vector_of<Width> b_here[columns];
-#pragma GCC unroll 16
+      KD_UNROLL(16)
       for (std::size_t v = 0; v < columns; ++v) load<Width>(b_here[v], b + (v / natives) * b_v + (v % natives) * Width);
-#pragma GCC unroll 16
+      KD_UNROLL(16)
       for (std::size_t i = 0; i < Rows; ++i) {
         const float a_here = a[i * a_row];
-#pragma GCC unroll 16
+        KD_UNROLL(16)
         for (std::size_t v = 0; v < columns; ++v) sum[i][v] += a_here * b_here[v];
       }
       a += a_k;
@@ -82,9 +82,9 @@ __attribute__((noinline, no_sanitize("undefined"))) void product_tile(const prod
     }
   }
   c += row * s.c_row;
-#pragma GCC unroll 16
+  KD_UNROLL(16)
   for (std::size_t i = 0; i < Rows; ++i) {
-#pragma GCC unroll 16
+    KD_UNROLL(16)
     for (std::size_t v = 0; v < columns; ++v) {
       float* out = c + i * s.c_row + (v / natives) * s.c_v + (v % natives) * Width;
       vector_of<Width> value = sum[i][v];

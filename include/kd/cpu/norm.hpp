@@ -261,6 +261,7 @@ void norm_backward_group(const norm_rows& rows, std::size_t channels, const floa
     slope[c] = static_cast<float>(product * inv * inv / rows.count);
     scale[c] = gamma[c] * inv_std[c];
   }
+  if (d.dx == nullptr) return;
   gradient_rows<Relu, true>(rows, rows.full, rows.all, channels, mean, offset, slope, scale, d);
   gradient_rows<Relu, false>(rows, 0, rows.full, channels, mean, offset, slope, scale, d);
 }
@@ -297,7 +298,7 @@ inline void batch_norm2d_forward_train(const parallel& par, const shape& s, std:
       for (std::size_t c = 0; c < channels; ++c) {
         const double offset = sums[c].total(sums[c].first) / rows.count, mean = pivot[c] + offset;
         const double variance = sums[c].total(sums[c].second) / rows.count - offset * offset;
-        const double inv_std = 1.0 / std::sqrt(std::max(0.0, variance) + static_cast<double>(options.epsilon));
+        const double inv_std = 1.0 / std::sqrt(std::max(variance, 0.0) + static_cast<double>(options.epsilon));
         const double unbiased = variance * rows.count / (rows.count - 1), momentum = options.momentum;
         const std::size_t i = first + c;
         saved_mean[i] = static_cast<float>(mean);
@@ -336,7 +337,7 @@ inline void batch_norm2d_forward_infer(const parallel& par, const shape& s, std:
 /// @param x, y the input and, with relu, the output of the forward pass, [block][H][W][C][16]
 /// @param dy gradient of y, 0 in lanes beyond the batch
 /// @param d_residual receives dy where y > 0, the gradient of the residual; may be dy or null
-/// @param dx may be dy, not d_residual; 0 in lanes beyond the batch
+/// @param dx null where nobody needs it; may be dy, not d_residual; 0 in lanes beyond the batch
 /// @param d_gamma, d_beta [C]
 inline void batch_norm2d_backward(const parallel& par, const shape& s, std::size_t batch, const float* x,
                                   const float* y, const float* dy, const float* gamma, const float* saved_mean,
@@ -348,7 +349,8 @@ inline void batch_norm2d_backward(const parallel& par, const shape& s, std::size
     for (std::size_t first = begin; first < end; first += detail::norm_group) {
       const std::size_t channels = std::min(detail::norm_group, end - first), at = first * lanes;
       const detail::norm_gradient d{x + at, relu ? y + at : nullptr, dy + at,
-                                    d_residual != nullptr ? d_residual + at : nullptr, dx + at};
+                                    d_residual != nullptr ? d_residual + at : nullptr,
+                                    dx != nullptr ? dx + at : nullptr};
       (relu ? detail::norm_backward_group<true>
             : detail::norm_backward_group<false>)(rows, channels, gamma + first, saved_mean + first,
                                                   saved_inv_std + first, d, d_gamma + first, d_beta + first);

@@ -27,11 +27,8 @@ namespace kd::inline KD_ABI::cpu {
 /// uses m alone, and neither without momentum: an unused one may be null. Weights are skipped exactly where
 /// rule.keeps_weights_without_gradient(). Throws argument_error on a rule that validate() rejects, a learning rate that
 /// is negative or not finite, and step 0.
-void update(const parallel& par, const optim::adam& rule, double learning_rate, std::uint64_t step,
-            std::span<const optim::live_runs> runs, float* w, const float* g, float* m, float* v);
-void update(const parallel& par, const optim::adamw& rule, double learning_rate, std::uint64_t step,
-            std::span<const optim::live_runs> runs, float* w, const float* g, float* m, float* v);
-void update(const parallel& par, const optim::sgd& rule, double learning_rate, std::uint64_t step,
+template <class Rule>
+void update(const parallel& par, const Rule& rule, double learning_rate, std::uint64_t step,
             std::span<const optim::live_runs> runs, float* w, const float* g, float* m, float* v = nullptr);
 
 /// The same on all of n elements.
@@ -61,7 +58,7 @@ inline void square_root(vector_of<Width>& x) {
     return;
 #if defined(__AVX512F__)
   } else if constexpr (Width == 16) {
-    x = __builtin_ia32_sqrtps512_mask(x, x, static_cast<unsigned short>(0xFFFF), 4);  // 4: round as the mode says
+    x = __builtin_ia32_sqrtps512_mask(x, x, static_cast<short>(-1), 4);  // 4: round as the mode says
     return;
 #endif
 #if defined(__AVX__)
@@ -205,20 +202,21 @@ void check_step(const Rule& rule, double learning_rate, std::uint64_t step) {
 
 }  // namespace detail
 
-inline void update(const parallel& par, const optim::adam& rule, double learning_rate, std::uint64_t step,
-                   std::span<const optim::live_runs> runs, float* w, const float* g, float* m, float* v) {
-  detail::check_step(rule, learning_rate, step);
-  detail::over_runs<native_width>(par, runs, detail::adam_pass{optim::factors(rule, learning_rate, step), w, g, m, v});
+/// The same with the step's factors worked out before.
+inline void update(const parallel& par, const optim::adam_factors& factors, std::span<const optim::live_runs> runs,
+                   float* w, const float* g, float* m, float* v) {
+  detail::over_runs<native_width>(par, runs, detail::adam_pass{factors, w, g, m, v});
 }
-inline void update(const parallel& par, const optim::adamw& rule, double learning_rate, std::uint64_t step,
-                   std::span<const optim::live_runs> runs, float* w, const float* g, float* m, float* v) {
-  detail::check_step(rule, learning_rate, step);
-  detail::over_runs<native_width>(par, runs, detail::adam_pass{optim::factors(rule, learning_rate, step), w, g, m, v});
+inline void update(const parallel& par, const optim::sgd_factors& factors, std::span<const optim::live_runs> runs,
+                   float* w, const float* g, float* m, float*) {
+  detail::over_runs<native_width>(par, runs, detail::sgd_pass{factors, w, g, m});
 }
-inline void update(const parallel& par, const optim::sgd& rule, double learning_rate, std::uint64_t step,
-                   std::span<const optim::live_runs> runs, float* w, const float* g, float* m, float*) {
+
+template <class Rule>
+void update(const parallel& par, const Rule& rule, double learning_rate, std::uint64_t step,
+            std::span<const optim::live_runs> runs, float* w, const float* g, float* m, float* v) {
   detail::check_step(rule, learning_rate, step);
-  detail::over_runs<native_width>(par, runs, detail::sgd_pass{optim::factors(rule, learning_rate, step), w, g, m});
+  update(par, optim::factors(rule, learning_rate, step), runs, w, g, m, v);
 }
 
 }  // namespace kd::inline KD_ABI::cpu

@@ -45,7 +45,7 @@ inline void store_narrowed(std::uint8_t* to, const std::int32_t (&words)[lanes])
   store(to, __builtin_convertvector(wide, bytes));
 #else
   // Not unrolled: g++ 12 vectorises the loop, but not sixteen statements.
-#pragma GCC unroll 1
+  KD_UNROLL(1)
   for (std::size_t l = 0; l < lanes; ++l) to[l] = static_cast<std::uint8_t>(words[l]);
 #endif
 }

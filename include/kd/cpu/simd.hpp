@@ -10,6 +10,16 @@
 
 #include "kd/core/abi.hpp"
 
+/// In front of a loop: unrolled n times by the host compiler. nvcc passes the pragma on to it, and need not warn that
+/// it does not know it itself.
+#define KD_PRAGMA(words) _Pragma(#words)
+#if defined(__CUDACC__)
+#define KD_UNROLL(n) \
+  KD_PRAGMA(nv_diagnostic push) KD_PRAGMA(nv_diag_suppress 1675) KD_PRAGMA(GCC unroll n) KD_PRAGMA(nv_diagnostic pop)
+#else
+#define KD_UNROLL(n) KD_PRAGMA(GCC unroll n)
+#endif
+
 namespace kd::inline KD_ABI::cpu {
 
 /// Floats in the widest native vector of this translation unit's instruction set.
@@ -112,18 +122,32 @@ inline void count_up(typename native<Width>::integers& integers, std::int32_t fi
 }
 
 /// Exchanges the off-diagonal Step x Step blocks of rows `low` and `high` = low + Step.
-template <std::size_t Width, std::size_t Step, std::size_t... J>
-inline void transpose_step(vector_of<Width>& low, vector_of<Width>& high, std::index_sequence<J...>) {
+template <std::size_t Width, std::size_t Step>
+inline void transpose_step(vector_of<Width>& low, vector_of<Width>& high) {
   const vector_of<Width> a = low, b = high;
-  low = __builtin_shufflevector(a, b, ((J & Step) ? Width + J - Step : J)...);
-  high = __builtin_shufflevector(a, b, ((J & Step) ? Width + J : J + Step)...);
+  constexpr auto l = [](std::size_t j) { return j & Step ? Width + j - Step : j; };
+  constexpr auto h = [](std::size_t j) { return j & Step ? Width + j : j + Step; };
+  // Written out: nvcc 13 loses the dots of a pack expansion among the arguments of a builtin.
+  if constexpr (Width == 4) {
+    low = __builtin_shufflevector(a, b, l(0), l(1), l(2), l(3));
+    high = __builtin_shufflevector(a, b, h(0), h(1), h(2), h(3));
+  } else if constexpr (Width == 8) {
+    low = __builtin_shufflevector(a, b, l(0), l(1), l(2), l(3), l(4), l(5), l(6), l(7));
+    high = __builtin_shufflevector(a, b, h(0), h(1), h(2), h(3), h(4), h(5), h(6), h(7));
+  } else {
+    static_assert(Width == 16, "kd::cpu: vectors have 4, 8 or 16 floats");
+    low = __builtin_shufflevector(a, b, l(0), l(1), l(2), l(3), l(4), l(5), l(6), l(7), l(8), l(9), l(10), l(11), l(12),
+                                  l(13), l(14), l(15));
+    high = __builtin_shufflevector(a, b, h(0), h(1), h(2), h(3), h(4), h(5), h(6), h(7), h(8), h(9), h(10), h(11),
+                                   h(12), h(13), h(14), h(15));
+  }
 }
 
 template <std::size_t Width, std::size_t Step>
 inline void transpose_steps(vector_of<Width> (&rows)[Width]) {
-#pragma GCC unroll 16
+  KD_UNROLL(16)
   for (std::size_t i = 0; i < Width; ++i)
-    if (!(i & Step)) transpose_step<Width, Step>(rows[i], rows[i + Step], std::make_index_sequence<Width>{});
+    if (!(i & Step)) transpose_step<Width, Step>(rows[i], rows[i + Step]);
   if constexpr (Step * 2 < Width) transpose_steps<Width, Step * 2>(rows);
 }
 
@@ -137,11 +161,11 @@ inline void transpose_16x16(const float* from, std::size_t from_row, std::size_t
     for (std::size_t i = 0; i < 16; i += Width)
       for (std::size_t j = 0; j < 16; j += Width) {
         vector_of<Width> tile[Width] = {};
-#pragma GCC unroll 16
+        KD_UNROLL(16)
         for (std::size_t r = 0; r < Width; ++r)
           if (i + r < rows) load<Width>(tile[r], from + (i + r) * from_row + j);
         transpose_steps<Width, 1>(tile);
-#pragma GCC unroll 16
+        KD_UNROLL(16)
         for (std::size_t r = 0; r < Width; ++r) store<Width>(to + (j + r) * to_row + i, tile[r]);
       }
   }

@@ -106,6 +106,8 @@ class loader {
     epoch_order(order_, seed_, number);
     return {order_, batch_size_};
   }
+  /// The batches of the order that was made last.
+  batches current() const { return {order_, batch_size_}; }
   /// The batches in file order, for evaluation; valid until the next call of epoch() or in_file_order().
   batches in_file_order() {
     sequential_order(order_);

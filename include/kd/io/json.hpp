@@ -32,7 +32,7 @@ class json {
   json(Boolean value) : kind_(kind::boolean), integer_(value) {}
   template <std::integral Integer>
   requires(!std::same_as<Integer, bool>) json(Integer value)
-      : kind_(kind::integer), negative_(value < 0), integer_(static_cast<std::uint64_t>(value)) {}
+      : kind_(kind::integer), negative_(below_zero(value)), integer_(static_cast<std::uint64_t>(value)) {}
   json(double value) : kind_(std::isfinite(value) ? kind::number : kind::null), number_(value) {}
   json(float value);  ///< the number whose shortest text is that of the float: 0.1f is 0.1
   json(std::string value) : kind_(kind::string), string_(std::move(value)) {}
@@ -81,6 +81,12 @@ class json {
   std::string dump(int indent = 0) const;
 
  private:
+  // Not value < 0 alone: nvcc warns of the comparison where Integer is unsigned.
+  template <class Integer>
+  static bool below_zero(Integer value) {
+    if constexpr (std::signed_integral<Integer>) return value < 0;
+    return false;
+  }
   explicit json(kind k) : kind_(k) {}
   friend class json_parser;
   [[noreturn]] void wrong_kind(std::string_view wanted) const;

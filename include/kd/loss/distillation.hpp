@@ -2,6 +2,7 @@
 /// Hinton, Vinyals, Dean: Distilling the knowledge in a neural network, arXiv:1503.02531, section 2.
 #pragma once
 
+#include <array>
 #include <cmath>
 
 #include "kd/core/abi.hpp"
@@ -39,5 +40,9 @@ struct distillation {
       reject_argument(name, "ce_weight must be finite and not negative", ce_weight, "0 turns the term off");
   }
 };
+
+constexpr std::array<float, 3> loss_numbers(const distillation& loss) {
+  return {loss.temperature, loss.kd_weight, loss.ce_weight};
+}
 
 }  // namespace kd::inline KD_ABI

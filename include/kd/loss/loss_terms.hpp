@@ -47,6 +47,7 @@ enum class loss_fault_kind : std::uint8_t {
   label_masked,                  // the student gives the label probability 0: infinite cross entropy
   class_masked_in_student_only,  // the teacher gives the class a probability: infinite KL
   overflow,                      // finite logits too far apart for float
+  label_out_of_range,            // found by the CUDA device, which cannot throw; class_index is the label
 };
 
 /// The first row without a finite loss; `class_index` means nothing for the *_all_masked and overflow kinds.
@@ -88,6 +89,9 @@ inline std::string text_of(const loss_fault& fault) {
       return text("KL is infinite, a class that the teacher gives a probability is masked in the student at ", place);
     case loss_fault_kind::overflow:
       return text("logits too far apart for float at ", row);
+    case loss_fault_kind::label_out_of_range:
+      return text("the label is no class of the logits, it is ", static_cast<std::int64_t>(fault.class_index), " at ",
+                  row);
   }
   throw argument_error(text("text_of(loss_fault): unknown kind ", static_cast<int>(fault.kind)));
 }

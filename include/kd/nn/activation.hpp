@@ -40,13 +40,13 @@ struct dropout : layer_base {
   template <shape In, fusion, class Device>
   static void forward(Device& device, const forward_pass& p) {
     if (p.training)
-      device.dropout(In, p.batch, P, p.seed, p.step, p.random_layer, p.x, p.y);
+      device.dropout(In, p.batch, P, p.random, p.random_layer, p.x, p.y);
     else
       device.copy(In, p.batch, p.x, p.y);
   }
   template <shape In, fusion, class Device>
   static void backward(Device& device, const backward_pass& p) {
-    device.dropout(In, p.batch, P, p.seed, p.step, p.random_layer, p.dy, p.dx);
+    device.dropout(In, p.batch, P, p.random, p.random_layer, p.dy, p.dx);
   }
 };
 

@@ -8,6 +8,10 @@
 
 namespace kd::inline KD_ABI::nn {
 
+/// Sizes and offsets are multiples of 16 bytes, whatever the batch: so that vectors may be loaded from their
+/// beginnings.
+constexpr std::size_t aligned_floats(std::size_t floats) { return (floats + 3) / 4 * 4; }
+
 /// The memory plan of a model for training or for evaluation. Offsets and sizes are floats per sample.
 ///
 /// Time runs 0 ... n-1 for the forward pass, n for the loss, n+1 ... 2n for the backward pass. A value lives until its
@@ -55,6 +59,7 @@ class activation_memory {
     };
     all[0] = {plan::input.size(), 0, 0};
     (visit(std::integral_constant<std::size_t, I>{}), ...);
+    for (lifetime& l : all) l.size = aligned_floats(l.size);
     use(all[plan::output_value], count);
     if (Training) {
       // The first writer of a gradient is the last reader of its value.

@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <string_view>
 
+#include "kd/core/random.hpp"
 #include "kd/core/shape.hpp"
 #include "kd/core/static_text.hpp"
 
@@ -48,8 +49,7 @@ struct forward_pass {
   float* saved;             // saved_per_sample() floats a sample, kept for backward
   float* saved_fixed;       // saved_fixed() floats, kept for backward
   float* scratch;
-  std::uint64_t seed;  // of the random numbers of this step
-  std::uint32_t step;
+  step_random random;
   std::uint32_t random_layer;  // tells the layers that draw random numbers apart
 };
 
@@ -67,8 +67,7 @@ struct backward_pass {
   float* saved_fixed;
   float* scratch;
   bool accumulate;
-  std::uint64_t seed;
-  std::uint32_t step;
+  step_random random;
   std::uint32_t random_layer;
 };
 

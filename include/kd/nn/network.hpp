@@ -14,12 +14,6 @@
 
 namespace kd::inline KD_ABI {
 
-/// The random numbers of one training step: dropout masks are a function of these and of the element.
-struct step_random {
-  std::uint64_t seed = 0;
-  std::uint32_t step = 0;
-};
-
 /// Owns the parameters, gradients and running statistics of `Model`, one flat buffer each, and its activations.
 ///
 /// Buffers grow to the largest batch seen and are then kept: a training step allocates nothing. Move-only.
@@ -40,6 +34,10 @@ class network {
         gradients_(device.template allocate<float>(parameter_count)),
         state_(device.template allocate<float>(state_count)),
         fixed_(device.template allocate<float>(fixed_size)) {
+    for (const nn::node& n : plan::nodes)
+      if (n.kind == nn::layer_kind::other && !device.images_are_float())
+        reject_argument("kd::network", "layers of your own work on floats, so the precision must be fp32 or tf32",
+                        "bf16", "choose another precision for this network");
     initialise(seed);
   }
 
@@ -60,6 +58,9 @@ class network {
     grow(arena_, (training ? train_memory::size : infer_memory::size) * padded);
     grow(scratch_, scratch_size(batch, std::make_index_sequence<plan::node_count>{}));
   }
+
+  /// Changes whenever a buffer has moved: a step that was recorded before is void then.
+  std::uint32_t layout() const { return layout_; }
 
   /// Where the input of the next forward pass goes, in the device's layout.
   float* input(std::size_t batch, bool training) {
@@ -133,9 +134,9 @@ class network {
 
   static constexpr auto fixed_offset = []<std::size_t... I>(std::index_sequence<I...>) {
     std::array<std::size_t, plan::node_count + 1> at{};
-    ((at[I + 1] = at[I] + (plan::nodes[I].absorbed
-                               ? 0
-                               : plan::template layer<I>::saved_fixed(plan::nodes[I].in, plan::nodes[I].fused))),
+    ((at[I + 1] = at[I] + (plan::nodes[I].absorbed ? 0
+                                                   : nn::aligned_floats(plan::template layer<I>::saved_fixed(
+                                                         plan::nodes[I].in, plan::nodes[I].fused)))),
      ...);
     return at;
   }
@@ -149,7 +150,9 @@ class network {
   }
 
   void grow(buffer<float>& b, std::size_t floats) {
-    if (b.size() < floats) b = device_->template allocate<float>(floats);
+    if (b.size() >= floats) return;
+    b = device_->template allocate<float>(floats);
+    ++layout_;
   }
 
   static void fill_initial(const nn::parameter& p, std::uint64_t seed, std::uint32_t ordinal, std::vector<float>& out) {
@@ -194,8 +197,7 @@ class network {
           .saved = arena + memory::saved(I) * padded,
           .saved_fixed = fixed_.data() + fixed_offset[I],
           .scratch = scratch_.data(),
-          .seed = random.seed,
-          .step = random.step,
+          .random = random,
           .random_layer = static_cast<std::uint32_t>(n.random_layer),
       };
       plan::template layer<I>::template forward<n.in, n.fused>(*device_, pass);
@@ -232,8 +234,7 @@ class network {
           .saved_fixed = fixed_.data() + fixed_offset[I],
           .scratch = scratch_.data(),
           .accumulate = n.accumulates && layer::accumulates,
-          .seed = random.seed,
-          .step = random.step,
+          .random = random,
           .random_layer = static_cast<std::uint32_t>(n.random_layer),
       };
       layer::template backward<n.in, n.fused>(*device_, pass);
@@ -246,6 +247,7 @@ class network {
   }
 
   Device* device_;
+  std::uint32_t layout_ = 0;
   buffer<float> parameters_, gradients_, state_, fixed_, arena_, scratch_;
 };
 

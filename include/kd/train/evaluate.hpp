@@ -43,8 +43,9 @@ inline evaluation evaluate_logits(const tensor<float, 2>& logits, std::span<cons
     std::size_t better = 0;
     for (std::size_t c = 0; c < classes; ++c) better += row[c] > row[label] || (row[c] == row[label] && c < label);
     ++result.confusion(label, best);
-    right += best == label;
-    among_five += better < 5;
+    // Comparisons with NaN are false: a NaN would count as the best of all.
+    right += best == label && row[label] == row[label];
+    among_five += better < 5 && row[label] == row[label];
   }
   if (result.samples > 0) {
     result.top1 = static_cast<double>(right) / static_cast<double>(result.samples);
@@ -89,7 +90,7 @@ tensor<float, 2> predict(Network& network, std::span<const std::uint8_t> images,
   auto rows = device.template allocate<float>(batch_size * Network::classes);
   for (std::size_t begin = 0; begin < samples; begin += batch_size) {
     const std::size_t count = std::min(batch_size, samples - begin);
-    device.gather_images({resident.data(), in, order.data() + begin, count}, pixels, {}, 0, 0,
+    device.gather_images({resident.data(), in, order.data() + begin, count}, pixels, {}, {},
                          network.input(count, false));
     device.to_rows(Network::plan::output, count, network.forward_infer(count), rows.data());
     device.download(rows.data(), count * Network::classes, logits.data() + begin * Network::classes);

@@ -1,9 +1,11 @@
 /// Whole runs in one call: training from labels, distillation from a teacher, evaluation.
 #pragma once
 
+#include <algorithm>
 #include <filesystem>
 #include <optional>
 #include <string>
+#include <tuple>
 #include <type_traits>
 #include <vector>
 
@@ -14,22 +16,62 @@
 
 namespace kd::inline KD_ABI::train {
 
+namespace detail {
+
+/// The files of one run: resumes from settings().checkpoint where that file exists, saves to it and logs after every
+/// epoch.
+template <class Trainer>
+class run_files {
+ public:
+  explicit run_files(Trainer& trainer) : trainer_(trainer), settings_(trainer.settings()) {
+    if (!settings_.checkpoint.empty() && std::filesystem::exists(settings_.checkpoint))
+      load_state(trainer, settings_.checkpoint);
+    // Lines of epochs that the checkpoint does not hold are dropped: they will be written again.
+    if (!settings_.log.empty()) log_ = io::metrics_log::resume(settings_.log, trainer.history().size());
+  }
+  bool done() const { return trainer_.history().size() >= settings_.epochs; }
+  void keep(const epoch_record& record) {
+    if (!settings_.checkpoint.empty()) save_state(trainer_, settings_.checkpoint);
+    if (log_) log_->write(to_json(record));
+  }
+
+ private:
+  Trainer& trainer_;
+  const options& settings_;
+  std::optional<io::metrics_log> log_;
+};
+
+}  // namespace detail
+
 /// Runs all epochs of a trainer that are still to do: resumes from settings().checkpoint where that file exists, saves
 /// to it and logs after every epoch. Returns the record of all epochs.
 template <class Trainer>
 std::vector<epoch_record> run(Trainer& trainer) {
-  const options& settings = trainer.settings();
-  if (!settings.checkpoint.empty() && std::filesystem::exists(settings.checkpoint))
-    load_state(trainer, settings.checkpoint);
-  std::optional<io::metrics_log> log;
-  // Lines of epochs that the checkpoint does not hold are dropped: they will be written again.
-  if (!settings.log.empty()) log = io::metrics_log::resume(settings.log, trainer.history().size());
-  while (trainer.history().size() < settings.epochs) {
-    const epoch_record& record = trainer.run_epoch();
-    if (!settings.checkpoint.empty()) save_state(trainer, settings.checkpoint);
-    if (log) log->write(to_json(record));
-  }
+  detail::run_files files(trainer);
+  while (!files.done()) files.keep(trainer.run_epoch());
   return trainer.history();
+}
+
+/// The same for several trainers side by side, batch by batch in turn. On a GPU, where each trainer's network has a
+/// device object of its own and with it a stream, small networks fill the GPU together; results are those of `run`.
+template <class... Trainers>
+void run_together(Trainers&... trainers) {
+  std::tuple<detail::run_files<Trainers>...> files(trainers...);
+  const auto each = [&](const auto& visit) { std::apply([&](auto&... file) { (visit(trainers, file), ...); }, files); };
+  const auto any_left = [&] { return std::apply([](const auto&... file) { return (... || !file.done()); }, files); };
+  while (any_left()) {
+    std::size_t most_steps = 0;
+    each([&](auto& trainer, auto& file) {
+      if (!file.done()) most_steps = std::max(most_steps, trainer.start_epoch().size());
+    });
+    for (std::size_t b = 0; b < most_steps; ++b)
+      each([&](auto& trainer, auto& file) {
+        if (!file.done() && b < trainer.steps_per_epoch()) trainer.enqueue_step(b);
+      });
+    each([&](auto& trainer, auto& file) {
+      if (!file.done()) file.keep(trainer.finish_epoch());
+    });
+  }
 }
 
 /// Trains a network from labels alone.

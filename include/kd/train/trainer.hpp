@@ -1,6 +1,8 @@
 /// One training run: a network, its data, a loss, an optimiser and perhaps a teacher; epoch by epoch, resumable.
 #pragma once
 
+#include <algorithm>
+#include <array>
 #include <chrono>
 #include <cstdint>
 #include <optional>
@@ -13,7 +15,9 @@
 #include "kd/data/dataset.hpp"
 #include "kd/data/loader.hpp"
 #include "kd/loss/distillation.hpp"
+#include "kd/loss/loss_meter.hpp"
 #include "kd/nn/network.hpp"
+#include "kd/optim/factors.hpp"
 #include "kd/train/live_parameters.hpp"
 #include "kd/train/options.hpp"
 #include "kd/train/progress.hpp"
@@ -33,6 +37,7 @@ class trainer {
                 "kd::train::trainer: a distillation loss needs a teacher: pass logits or a network");
   static constexpr bool has_cache = std::is_same_v<Teacher, cached_teacher>;
   static constexpr bool has_live = !has_cache && !std::is_same_v<Teacher, no_teacher>;
+  static constexpr bool rows_in_place = device_type::rows_in_place && Network::plan::output.row;
 
   trainer(Network& network, const data::dataset& set, const Loss& loss, const Optimiser& optimiser,
           const options& settings, Teacher teacher = {})
@@ -44,14 +49,23 @@ class trainer {
         order_(set.train.size(), settings.batch_size, settings.seed),
         images_(network.device().resident(std::span<const std::uint8_t>(set.train.images))),
         labels_(network.device().resident(std::span<const std::int32_t>(set.train.labels))),
-        teacher_table_(network.device().resident(table_of(teacher))) {
+        teacher_table_(network.device().resident(table_of(teacher))),
+        places_(network.device().plan_update(live::runs(optimiser.keeps_weights_without_gradient()))) {
     check(set);
     auto& device = network.device();
     const std::size_t batch = settings.batch_size, rows = batch * classes;
-    indices_ = device.template allocate<std::uint32_t>(set.train.size());
+    samples_ = device.template allocate<std::uint32_t>(set.train.size());
+    table_.resize(order_.steps());
+    scalars_ = device.template allocate<step_scalars>(table_.size());
+    position_ = device.template allocate<std::uint32_t>(1);
+    current_ = device.template allocate<step_scalars>(1);
+    meter_ = device.template allocate<loss_meter>(1);
+    batch_indices_ = device.template allocate<std::uint32_t>(batch);
     batch_labels_ = device.template allocate<std::int32_t>(batch);
-    student_rows_ = device.template allocate<float>(rows);
-    d_rows_ = device.template allocate<float>(rows);
+    if constexpr (!rows_in_place) {
+      student_rows_ = device.template allocate<float>(rows);
+      d_rows_ = device.template allocate<float>(rows);
+    }
     if constexpr (Loss::needs_teacher) teacher_rows_ = device.template allocate<float>(rows);
     loss_scratch_ = device.template allocate<std::byte>(device.loss_scratch(batch, classes));
     for (auto& moment : moments_) moment = device.template allocate<float>(Network::parameter_count);
@@ -66,65 +80,95 @@ class trainer {
   const options& settings() const { return settings_; }
   std::size_t steps_per_epoch() const { return order_.steps(); }
 
-  /// Trains on every sample once, in the order that (seed, epoch) gives, and returns what happened.
+  /// Trains on every sample once, in the order that (seed, epoch) gives, and returns what happened. Throws
+  /// non_finite_error where a step met a NaN: its update and those behind it were not done.
   const epoch_record& run_epoch() {
-    const auto start = std::chrono::steady_clock::now();
-    const std::size_t epoch = history_.size();
-    const data::batches all = begin_epoch(epoch);
-    if (progress_) progress_->begin_epoch(epoch + 1, all.size(), all.samples());
-    loss_terms sum;
+    const data::batches all = start_epoch();
     for (std::size_t b = 0; b < all.size(); ++b) {
-      sum += step(epoch, b, all);
-      if (progress_) progress_->batch(b + 1, sum.rows, sum.total);
+      enqueue_step(b);
+      if (!progress_) continue;
+      // What the device has not done yet it cannot show.
+      const loss_terms so_far = device_type::runs_at_once ? read_meter().means() : loss_terms{};
+      progress_->batch(b + 1, std::min((b + 1) * settings_.batch_size, all.samples()), so_far.total);
     }
-    const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
+    return finish_epoch();
+  }
+
+  /// The parts of run_epoch, for runs side by side: the next epoch begins; then enqueue_step for every batch; then its
+  /// record.
+  data::batches start_epoch() {
+    start_ = std::chrono::steady_clock::now();
+    const data::batches all = begin_epoch(history_.size());
+    clear_meter();
+    if (progress_) progress_->begin_epoch(history_.size() + 1, all.size(), all.samples());
+    return all;
+  }
+  const epoch_record& finish_epoch() {
+    const loss_meter sum = read_meter();
+    require_finite_steps(sum);
+    const loss_terms terms = sum.means();
+    const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start_;
+    const std::size_t epoch = history_.size();
     const epoch_record& record =
         history_.emplace_back(epoch_record{.epoch = epoch + 1,
-                                           .loss = sum.total,
-                                           .cross_entropy = sum.cross_entropy,
-                                           .kd = sum.kd,
-                                           .soft_cross_entropy = sum.soft_cross_entropy,
-                                           .teacher_agreement = sum.teacher_agreement,
-                                           .accuracy = sum.accuracy,
-                                           .learning_rate = learning_rate(all.size() * (epoch + 1) - 1),
+                                           .loss = terms.total,
+                                           .cross_entropy = terms.cross_entropy,
+                                           .kd = terms.kd,
+                                           .soft_cross_entropy = terms.soft_cross_entropy,
+                                           .teacher_agreement = terms.teacher_agreement,
+                                           .accuracy = terms.accuracy,
+                                           .learning_rate = learning_rate(steps_per_epoch() * (epoch + 1) - 1),
                                            .seconds = seconds.count()});
     if (progress_) progress_->end_epoch(text_of(record, Loss::needs_teacher));
     return record;
   }
 
-  /// Fixes the order of an epoch's samples; step() takes its batches one by one.
+  /// Fixes the order of an epoch's samples and the numbers of its steps; step() takes its batches one by one.
   data::batches begin_epoch(std::size_t epoch) {
     const data::batches all = order_.epoch(static_cast<std::uint32_t>(epoch));
-    network_->device().upload(all.order().data(), all.samples(), indices_.data());
+    for (std::size_t b = 0; b < all.size(); ++b) {
+      const std::size_t index = epoch * all.size() + b;
+      step_scalars& s = table_[b];
+      s.step = static_cast<std::uint32_t>(index);
+      s.epoch = static_cast<std::uint32_t>(epoch);
+      s.first = static_cast<std::uint32_t>(b * settings_.batch_size);
+      std::ranges::copy(loss_numbers(loss_), s.loss);
+      std::ranges::copy(optim::pack_factors(optim::factors(optimiser_, learning_rate(index), index + 1)), s.optimiser);
+    }
+    auto& device = network_->device();
+    device.upload(all.order().data(), all.samples(), samples_.data());
+    device.upload(table_.data(), all.size(), scalars_.data());
+    epoch_begins_at_ = epoch * all.size();
+    next_ = all.size();  // whichever batch comes first sets the position
     return all;
   }
 
-  /// One step: gather, forward, loss, backward, update. Throws non_finite_error before a NaN reaches the weights.
-  loss_terms step(std::size_t epoch, std::size_t batch_number, const data::batches& all) {
+  /// One step of the epoch that begin_epoch fixed, and its terms: gather, forward, loss, backward, update. Throws
+  /// non_finite_error before a NaN reaches the weights.
+  loss_terms step(std::size_t batch_number) {
+    clear_meter();
+    enqueue_step(batch_number);
+    const loss_meter terms = read_meter();
+    require_finite_steps(terms, batch_number);
+    return terms.means();
+  }
+
+  /// The same without waiting for it: what it gave is in finish_epoch's record.
+  void enqueue_step(std::size_t batch_number) {
     auto& device = network_->device();
-    const std::size_t count = all[batch_number].size();
-    const std::uint32_t* samples = indices_.data() + batch_number * settings_.batch_size;
-    const std::size_t step_index = epoch * all.size() + batch_number;
-    const step_random random{settings_.seed, static_cast<std::uint32_t>(step_index)};
-
-    gather(samples, count, epoch, network_->input(count, true));
-    device.gather_labels(labels_.data(), samples, count, batch_labels_.data());
-    if constexpr (has_cache) device.gather_rows(teacher_table_.data(), classes, samples, count, teacher_rows_.data());
-    if constexpr (has_live) {
-      gather(samples, count, epoch, teacher_.network->input(count, false));
-      device.to_rows(Network::plan::output, count, teacher_.network->forward_infer(count), teacher_rows_.data());
+    if (batch_number != next_) {
+      const auto position = static_cast<std::uint32_t>(batch_number);
+      device.upload(&position, 1, position_.data());
     }
-
-    device.to_rows(Network::plan::output, count, network_->forward_train(count, random), student_rows_.data());
-    const loss_result result = device.loss(loss_, count, classes, student_rows_.data(), teacher_rows_.data(),
-                                           batch_labels_.data(), d_rows_.data(), loss_scratch_);
-    if (!result.finite()) require_finite(result, text(settings_.name, ": ", Loss::name), step_index + 1);
-    device.from_rows(Network::plan::output, count, d_rows_.data(), network_->logits_gradient(count));
-    network_->backward(count, random);
-    device.update(optimiser_, learning_rate(step_index), step_index + 1,
-                  live::runs(optimiser_.keeps_weights_without_gradient()), network_->parameters(),
-                  network_->gradients(), moment(0), moment(1));
-    return result.terms;
+    next_ = batch_number + 1;
+    const std::size_t count = order_.current()[batch_number].size();
+    const std::int64_t tracked = network_->batches_tracked;
+    std::uint64_t teacher_layout = 0;
+    if constexpr (has_live) teacher_layout = teacher_.network->layout();
+    device.replay(recordings_, std::array<std::uint64_t, 3>{count, network_->layout(), teacher_layout},
+                  [this, count] { do_step(count); });
+    network_->batches_tracked = tracked + 1;  // a replay repeats what the device does, not what the host counts
+    if constexpr (device_type::runs_at_once) require_finite_steps(*meter_.data(), batch_number);
   }
 
   double learning_rate(std::size_t step_index) const {
@@ -152,9 +196,57 @@ class trainer {
     return {};
   }
 
-  void gather(const std::uint32_t* samples, std::size_t count, std::size_t epoch, float* input) {
-    network_->device().gather_images({images_.data(), Network::plan::input, samples, count}, settings_.pixels,
-                                     settings_.augment, settings_.seed, static_cast<std::uint32_t>(epoch), input);
+  /// Everything that the device does in a step. May be recorded: what differs between steps is read from current_.
+  void do_step(std::size_t count) {
+    auto& device = network_->device();
+    const step_scalars* now = current_.data();
+    const step_random random{settings_.seed, 0, &now->step};
+    device.begin_step(scalars_.data(), position_.data(), current_.data(), samples_.data(), labels_.data(),
+                      has_cache ? teacher_table_.data() : nullptr, classes, count, batch_indices_.data(),
+                      batch_labels_.data(), teacher_rows_.data());
+    gather(count, network_->input(count, true));
+    if constexpr (has_live) {
+      gather(count, teacher_.network->input(count, false));
+      device.to_rows(Network::plan::output, count, teacher_.network->forward_infer(count), teacher_rows_.data());
+    }
+    const float* student = network_->forward_train(count, random);
+    float* d_student = network_->logits_gradient(count);
+    if constexpr (!rows_in_place) {
+      device.to_rows(Network::plan::output, count, student, student_rows_.data());
+      student = student_rows_.data();
+      d_student = d_rows_.data();
+    }
+    device.accumulate_loss(loss_, now->loss, count, classes, student, teacher_rows_.data(), batch_labels_.data(),
+                           d_student, loss_scratch_, meter_.data());
+    if constexpr (device_type::runs_at_once)
+      if (meter_.data()->fault_kind != 0) return;  // enqueue_step says so
+    if constexpr (!rows_in_place)
+      device.from_rows(Network::plan::output, count, d_student, network_->logits_gradient(count));
+    network_->backward(count, random);
+    device.update(optimiser_, places_, now->optimiser, network_->parameters(), network_->gradients(), moment(0),
+                  moment(1), meter_.data());
+  }
+
+  void gather(std::size_t count, float* input) {
+    network_->device().gather_images({images_.data(), Network::plan::input, batch_indices_.data(), count},
+                                     settings_.pixels, settings_.augment,
+                                     {settings_.seed, 0, &std::as_const(current_).data()->epoch}, input);
+  }
+
+  void clear_meter() {
+    static constexpr loss_meter zero;
+    network_->device().upload(&zero, 1, meter_.data());
+  }
+  loss_meter read_meter() const {
+    loss_meter sum;
+    network_->device().download(meter_.data(), 1, &sum);
+    return sum;
+  }
+  /// `first`: the batch that the meter began with.
+  void require_finite_steps(const loss_meter& sum, std::size_t first = 0) const {
+    if (sum.fault_kind == 0) return;
+    const std::size_t step = device_type::runs_at_once ? first : first + static_cast<std::size_t>(sum.fault_step);
+    require_finite({{}, sum.fault()}, text(settings_.name, ": ", Loss::name), epoch_begins_at_ + step + 1);
   }
 
   void check(const data::dataset& set) const {
@@ -187,8 +279,15 @@ class trainer {
   resident<std::uint8_t> images_;
   resident<std::int32_t> labels_;
   resident<float> teacher_table_;
-  buffer<std::uint32_t> indices_;
+  decltype(std::declval<device_type&>().plan_update(live::runs(true))) places_;
+  typename device_type::recordings recordings_;
+  std::vector<step_scalars> table_;  // of the epoch's steps, on the host
+  std::size_t next_ = 0, epoch_begins_at_ = 0;
+  std::chrono::steady_clock::time_point start_;
+  buffer<step_scalars> scalars_, current_;
+  buffer<std::uint32_t> samples_, position_, batch_indices_;
   buffer<std::int32_t> batch_labels_;
+  buffer<loss_meter> meter_;
   buffer<float> student_rows_, teacher_rows_, d_rows_;
   buffer<std::byte> loss_scratch_;
   std::array<buffer<float>, Optimiser::states> moments_;

@@ -106,9 +106,9 @@ __attribute__((noinline, no_sanitize("undefined"))) void add_winners(const winne
   for (std::size_t e = 0; e < w.size; ++e) {
     const float value = w.value[e];
     const float* at = rows + w.place[e];
-#pragma GCC unroll 16
+    KD_UNROLL(16)
     for (std::size_t r = 0; r < Rows; ++r) {
-#pragma GCC unroll 16
+      KD_UNROLL(16)
       for (std::size_t v = 0; v < columns; ++v) {
         vector_of<Width> here;
         load<Width>(here, at + r * row + v * Width);
@@ -116,9 +116,9 @@ __attribute__((noinline, no_sanitize("undefined"))) void add_winners(const winne
       }
     }
   }
-#pragma GCC unroll 16
+  KD_UNROLL(16)
   for (std::size_t r = 0; r < Rows; ++r) {
-#pragma GCC unroll 16
+    KD_UNROLL(16)
     for (std::size_t v = 0; v < columns; ++v) {
       vector_of<Width> before;
       load<Width>(before, sums + r * sums_row + v * Width);
@@ -135,18 +135,18 @@ __attribute__((noinline, no_sanitize("undefined"))) void scatter_winners(const w
                                                                          std::size_t row) {
   constexpr std::size_t columns = Vectors * (16 / Width);
   vector_of<Width> tap[Rows][columns];
-#pragma GCC unroll 16
+  KD_UNROLL(16)
   for (std::size_t r = 0; r < Rows; ++r) {
-#pragma GCC unroll 16
+    KD_UNROLL(16)
     for (std::size_t v = 0; v < columns; ++v) load<Width>(tap[r][v], taps + r * taps_row + v * Width);
   }
   for (std::size_t first = 0; first < w.size; first += lanes)
     for (std::size_t e = first + begin; e < first + end; ++e) {
       const float value = w.value[e];
       float* at = rows + w.place[e];
-#pragma GCC unroll 16
+      KD_UNROLL(16)
       for (std::size_t r = 0; r < Rows; ++r) {
-#pragma GCC unroll 16
+        KD_UNROLL(16)
         for (std::size_t v = 0; v < columns; ++v) {
           vector_of<Width> sum;
           load<Width>(sum, at + r * row + v * Width);

@@ -125,7 +125,7 @@ void bias_gradient(const parallel& threads, std::size_t blocks, std::size_t pixe
       vector_of<Width> sum[together][natives] = {};  // one block's: long sums of sums lose fewer bits
       for (std::size_t p = 0; p < pixels; ++p) {
         const float* from = dy + ((b * pixels + p) * channels + first) * lanes;
-#pragma GCC unroll 4
+        KD_UNROLL(4)
         for (std::size_t c = 0; c < together; ++c)
           for (std::size_t v = 0; v < natives && c < count; ++v) {
             vector_of<Width> here;

@@ -1,0 +1,236 @@
+/// Convolutions of any geometry on the GPU: forward, and the gradients of input, weights and bias, alone or with relu
+/// and a 2x2 max pool behind them.
+///
+/// Images are [sample][height][width][channel] in T (float or kernel::bfloat16), weights and their gradients
+/// [out][kernel_h][kernel_w][in] floats. Three ways, by geometry:
+/// - kd/cuda/direct_conv2d.hpp where few channels meet;
+/// - a product by cuBLASLt where the output is one pixel whose live taps lie in one run of memory, such as a 3x3
+///   convolution of a 1x1 image, of which only the centre is ever more than padding: ResNet18's last stage at 32x32
+///   input needs a ninth of the multiplications, and of the weights read, that a convolution would take;
+/// - cuDNN otherwise. In bfloat16 the weights are rounded to bfloat16 for it, and so is its gradient of them.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <type_traits>
+
+#include "kd/core/shape.hpp"
+#include "kd/cuda/activation.hpp"
+#include "kd/cuda/buffer.hpp"
+#include "kd/cuda/cast.hpp"
+#include "kd/cuda/cublaslt.hpp"
+#include "kd/cuda/cudnn.hpp"
+#include "kd/cuda/direct_conv2d.hpp"
+#include "kd/cuda/pool.hpp"
+#include "kd/cuda/reduce.hpp"
+#include "kd/cuda/relu_pool.hpp"
+
+#pragma GCC visibility push(hidden)
+namespace kd::inline KD_ABI::cuda {
+
+/// Floats of scratch that the gradients of this geometry need, plain or pooled; other temporaries are the library's.
+constexpr std::size_t conv2d_scratch(const conv2d_geometry& g, std::size_t batch) {
+  return direct_conv2d(g) ? direct_conv2d_scratch(g, batch) : 0;
+}
+
+/// The live taps of a convolution to one pixel, where they are one run of memory: `size` elements from `x` on in every
+/// sample and from `w` on in every filter. Size 0: not such a convolution.
+struct tap_run {
+  std::size_t x = 0, w = 0, size = 0;
+};
+
+constexpr tap_run one_run_of_taps(const conv2d_geometry& g) {
+  if (g.out_height() != 1 || g.out_width() != 1) return {};
+  const range h = live_taps(0, g.in_height, g.kernel_h, g.stride_h, g.padding_h);
+  const range w = live_taps(0, g.in_width, g.kernel_w, g.stride_w, g.padding_w);
+  const bool whole_rows = w.size() == g.in_width && w.size() == g.kernel_w;
+  if (h.size() == 0 || w.size() == 0 || (h.size() > 1 && !whole_rows)) return {};
+  return {((h.begin - g.padding_h) * g.in_width + w.begin - g.padding_w) * g.in_channels,
+          (h.begin * g.kernel_w + w.begin) * g.in_channels, h.size() * w.size() * g.in_channels};
+}
+
+namespace detail {
+
+template <class T>
+inline constexpr element element_of = std::is_same_v<T, float> ? element::float32 : element::bfloat16;
+
+constexpr std::size_t filter_size(const conv2d_geometry& g) { return g.kernel_h * g.kernel_w * g.in_channels; }
+
+/// Calls body with the weights as cuDNN and cuBLASLt take them beside images of T; the room is the frame's.
+template <class T>
+KD_HIDDEN const T* weights_as(const stream& s, workspace::frame& room, const conv2d_geometry& g, const float* w) {
+  if constexpr (std::is_same_v<T, float>) {
+    return w;
+  } else {
+    T* rounded = room.take<T>(s, g.weights());
+    cast(s, g.weights(), w, rounded);
+    return rounded;
+  }
+}
+
+template <class T>
+KD_HIDDEN void product_forward(const stream& s, cudnn& library, const conv2d_geometry& g, const tap_run& run,
+                               std::size_t batch, const T* x, const T* w, const float* bias, bool relu, T* y) {
+  // Only floats have the bias of the same kernel, and relu is never the library's: see linear.hpp.
+  const bool fused = std::is_same_v<T, float> && !relu;
+  const product p{.rows = batch,
+                  .columns = g.out_channels,
+                  .depth = run.size,
+                  .b_transposed = true,
+                  .row_a = g.in().size(),
+                  .row_b = filter_size(g),
+                  .row_d = g.out_channels,
+                  .in = element_of<T>,
+                  .out = element_of<T>,
+                  .bias = fused && bias != nullptr};
+  library.products().multiply(s, p, x + run.x, w + run.w, bias, nullptr, y);
+  if (!fused && (bias != nullptr || relu)) bias_relu(s, batch, g.out_channels, y, bias, relu, y);
+}
+
+template <class T>
+KD_HIDDEN void product_backward_data(const stream& s, cudnn& library, const conv2d_geometry& g, const tap_run& run,
+                                     std::size_t batch, const T* dy, const T* w, bool accumulate, T* dx) {
+  // Pixels that no tap meets.
+  if (!accumulate && run.size < g.in().size()) fill_zero(s, dx, batch * g.in().size());
+  const product p{.rows = batch,
+                  .columns = run.size,
+                  .depth = g.out_channels,
+                  .row_a = g.out_channels,
+                  .row_b = filter_size(g),
+                  .row_d = g.in().size(),
+                  .in = element_of<T>,
+                  .out = element_of<T>,
+                  .accumulate = accumulate};
+  library.products().multiply(s, p, dy, w + run.w, nullptr, nullptr, dx + run.x);
+}
+
+/// Returns whether db was written.
+template <class T>
+KD_HIDDEN bool product_backward_weight(const stream& s, cudnn& library, const conv2d_geometry& g, const tap_run& run,
+                                       std::size_t batch, const T* x, const T* dy, float* dw, float* db,
+                                       bool zero_dead_taps) {
+  if (zero_dead_taps && run.size < filter_size(g)) fill_zero(s, dw, g.weights());
+  const product p{.rows = g.out_channels,
+                  .columns = run.size,
+                  .depth = batch,
+                  .a_transposed = true,
+                  .row_a = g.out_channels,
+                  .row_b = g.in().size(),
+                  .row_d = filter_size(g),
+                  .in = element_of<T>,
+                  .sums_of_a = std::is_same_v<T, float> && db != nullptr};
+  return library.products().multiply(s, p, dy, x + run.x, nullptr, db, dw + run.w);
+}
+
+template <class T>
+KD_HIDDEN void library_backward_weight(const stream& s, cudnn& library, const conv2d_geometry& g, std::size_t batch,
+                                       const T* x, const T* dy, float* dw) {
+  if constexpr (std::is_same_v<T, float>) {
+    library.backward_filter(s, g, batch, x, dy, dw);
+  } else {
+    workspace::frame room(library.room());
+    T* rounded = room.take<T>(s, g.weights());
+    library.backward_filter(s, g, batch, x, dy, rounded);
+    cast(s, g.weights(), rounded, dw);
+  }
+}
+
+}  // namespace detail
+
+/// y = convolution of x by w + bias (or none), then max(0, .) if relu.
+template <class T>
+KD_HIDDEN void conv2d_forward(const stream& s, cudnn& library, const conv2d_geometry& g, std::size_t batch, const T* x,
+                              const float* w, const float* bias, bool relu, T* y) {
+  if (batch == 0) return;
+  if (direct_conv2d(g)) return direct_conv2d_forward(s, g, batch, x, w, bias, relu, y);
+  workspace::frame room(library.room());
+  const T* weights = detail::weights_as<T>(s, room, g, w);
+  if (const tap_run run = one_run_of_taps(g); run.size > 0)
+    return detail::product_forward(s, library, g, run, batch, x, weights, bias, relu, y);
+  library.forward(s, g, batch, x, weights, y);
+  if (bias != nullptr || relu) bias_relu(s, batch * g.out().pixels(), g.out_channels, y, bias, relu, y);
+}
+
+/// dx = the gradient of the convolution's input, or dx += it; dy is the gradient of its output, after relu's.
+template <class T>
+KD_HIDDEN void conv2d_backward_data(const stream& s, cudnn& library, const conv2d_geometry& g, std::size_t batch,
+                                    const T* dy, const float* w, bool accumulate, T* dx, float* /*scratch*/) {
+  if (batch == 0) return;
+  if (direct_conv2d(g)) return direct_conv2d_backward_data(s, g, batch, dy, w, accumulate, dx);
+  workspace::frame room(library.room());
+  const T* weights = detail::weights_as<T>(s, room, g, w);
+  if (const tap_run run = one_run_of_taps(g); run.size > 0)
+    return detail::product_backward_data(s, library, g, run, batch, dy, weights, accumulate, dx);
+  library.backward_data(s, g, batch, dy, weights, accumulate, dx);
+}
+
+/// dw and, where it is not null, db; both are overwritten.
+///
+/// Taps that only ever meet padding get exactly 0; with zero_dead_taps = false they may be left as they are, for a
+/// caller who zeroed dw once.
+/// @param scratch conv2d_scratch(g, batch) floats
+template <class T>
+KD_HIDDEN void conv2d_backward_weight(const stream& s, cudnn& library, const conv2d_geometry& g, std::size_t batch,
+                                      const T* x, const T* dy, float* dw, float* db, float* scratch,
+                                      bool zero_dead_taps = true) {
+  if (batch == 0) {
+    fill_zero(s, dw, g.weights());
+    if (db != nullptr) fill_zero(s, db, g.out_channels);
+    return;
+  }
+  if (direct_conv2d(g)) return direct_conv2d_backward_weight(s, g, batch, x, dy, dw, db, scratch);
+  bool summed = db == nullptr;
+  if (const tap_run run = one_run_of_taps(g); run.size > 0)
+    summed = detail::product_backward_weight(s, library, g, run, batch, x, dy, dw, db, zero_dead_taps) || summed;
+  else
+    detail::library_backward_weight(s, library, g, batch, x, dy, dw);
+  if (summed) return;
+  const std::size_t pixels = batch * g.out().pixels();
+  workspace::frame room(library.room());
+  column_sums(s, pixels, g.out_channels, dy, db, room.take<float>(s, column_sums_scratch(pixels, g.out_channels)));
+}
+
+/// y = 2x2 max pool, stride 2, of max(0, convolution + bias).
+/// @param y [N][OH/2][OW/2][out_channels]
+/// @param winners a byte for each of its values: the place 0..3 of the maximum, or 4 where relu made it 0
+template <class T>
+KD_HIDDEN void conv2d_relu_pool_forward(const stream& s, cudnn& library, const conv2d_geometry& g, std::size_t batch,
+                                        const T* x, const float* w, const float* bias, T* y, std::uint8_t* winners) {
+  if (batch == 0) return;
+  if (direct_conv2d(g) && g.in_height % 2 == 0 && g.in_width % 2 == 0)
+    return direct_conv2d_relu_pool_forward(s, g, batch, x, w, bias, y, winners);
+  workspace::frame room(library.room());
+  T* whole = room.take<T>(s, batch * g.out().size());
+  conv2d_forward(s, library, g, batch, x, w, nullptr, false, whole);
+  bias_relu_pool(s, g.out(), batch, whole, bias, y, winners);
+}
+
+/// As conv2d_backward_data, from dy, the gradient of the pooled output.
+template <class T>
+KD_HIDDEN void conv2d_relu_pool_backward_data(const stream& s, cudnn& library, const conv2d_geometry& g,
+                                              std::size_t batch, const T* dy, const std::uint8_t* winners,
+                                              const float* w, bool accumulate, T* dx, float* scratch) {
+  if (batch == 0) return;
+  if (direct_conv2d(g) && g.in_height % 2 == 0 && g.in_width % 2 == 0)
+    return direct_conv2d_relu_pool_backward_data(s, g, batch, dy, winners, w, accumulate, dx);
+  workspace::frame room(library.room());
+  T* whole = room.take<T>(s, batch * g.out().size());
+  max_pool2d_backward(s, halved(g.out()), batch, dy, winners, whole);
+  conv2d_backward_data(s, library, g, batch, whole, w, accumulate, dx, scratch);
+}
+
+/// As conv2d_backward_weight, from dy, the gradient of the pooled output.
+template <class T>
+KD_HIDDEN void conv2d_relu_pool_backward_weight(const stream& s, cudnn& library, const conv2d_geometry& g,
+                                                std::size_t batch, const T* x, const T* dy, const std::uint8_t* winners,
+                                                float* dw, float* db, float* scratch) {
+  if (batch > 0 && direct_conv2d(g) && g.in_height % 2 == 0 && g.in_width % 2 == 0)
+    return direct_conv2d_relu_pool_backward_weight(s, g, batch, x, dy, winners, dw, db, scratch);
+  workspace::frame room(library.room());
+  T* whole = room.take<T>(s, batch * g.out().size());
+  if (batch > 0) max_pool2d_backward(s, halved(g.out()), batch, dy, winners, whole);
+  conv2d_backward_weight(s, library, g, batch, x, whole, dw, db, scratch);
+}
+
+}  // namespace kd::inline KD_ABI::cuda
+#pragma GCC visibility pop

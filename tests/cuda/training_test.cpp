@@ -1,0 +1,142 @@
+/// What a training on the CUDA device promises beyond one step: epochs, teachers, faults, streams, evaluation.
+#include <kd/kd.hpp>
+
+#include <limits>
+
+#include "support/catch.hpp"
+#include "support/folder.hpp"
+#include "support/message.hpp"
+#include "support/tiny.hpp"
+
+using namespace kd_test;
+using device = kd::cuda::device;
+using tiny = kd::network<TinyNet, device>;
+using cpu_tiny = kd::network<TinyNet, kd::cpu::device>;
+
+namespace {
+
+template <class Network>
+std::vector<float> weights_of(const Network& network) {
+  std::vector<float> host(network.parameter_count);
+  network.device().download(network.parameters(), host.size(), host.data());
+  return host;
+}
+
+const kd::train::options settings{.epochs = 2, .batch_size = 16, .seed = 4};
+
+}  // namespace
+
+TEST_CASE("cuda fit: epochs with a partial last batch learn as the CPU does", "[cuda][train]") {
+  const auto set = quadrants(40, 24);
+  device gpu;
+  kd::cpu::device cpu(2);
+  tiny net(gpu, 1);
+  cpu_tiny reference(cpu, 1);
+  const auto got = kd::train::fit(net, set, kd::optim::adam{.learning_rate = 3e-3}, settings);
+  const auto want = kd::train::fit(reference, set, kd::optim::adam{.learning_rate = 3e-3}, settings);
+  REQUIRE(got.size() == 2);
+  for (std::size_t i = 0; i < 2; ++i) {
+    INFO("epoch " << i << ": " << want[i].loss << " on the CPU, " << got[i].loss << " on the GPU");
+    CHECK(std::abs(got[i].loss - want[i].loss) <= 1e-3 * want[i].loss);
+    CHECK(std::abs(got[i].accuracy - want[i].accuracy) <= 0.051);  // two of 40 samples near a tie
+  }
+  CHECK(net.batches_tracked == reference.batches_tracked);
+  const auto right = kd::train::evaluate(net, set.test), expected = kd::train::evaluate(reference, set.test);
+  CHECK(std::abs(right.top1 - expected.top1) <= 0.084);
+}
+
+TEST_CASE("cuda fit: schedules and every optimiser follow the CPU", "[cuda][train][optim]") {
+  const auto set = quadrants(32, 4);
+  const auto check = [&](const auto& optimiser) {
+    device gpu;
+    kd::cpu::device cpu(2);
+    tiny net(gpu, 1);
+    cpu_tiny reference(cpu, 1);
+    kd::train::options one = settings;
+    one.schedule = kd::optim::schedule::one_cycle(4);
+    const auto got = kd::train::fit(net, set, optimiser, one);
+    const auto want = kd::train::fit(reference, set, optimiser, one);
+    CHECK(std::abs(got[1].loss - want[1].loss) <= 1e-3 * want[1].loss);
+    CHECK(got[1].learning_rate == want[1].learning_rate);
+  };
+  check(kd::optim::adamw{.learning_rate = 3e-3});
+  check(kd::optim::sgd{.learning_rate = 0.05, .momentum = 0.9, .weight_decay = 1e-3, .nesterov = true});
+}
+
+TEST_CASE("cuda distil: cached logits and a live teacher give the same student", "[cuda][train][distillation]") {
+  const auto set = quadrants(32, 4);
+  device gpu;
+  tiny teacher(gpu, 1), cached(gpu, 2), live(gpu, 2);
+  const kd::distillation loss{.temperature = 2, .kd_weight = 0.5f, .ce_weight = 0.5f};
+  const auto before = weights_of(teacher);
+  const auto history = kd::train::distil(cached, teacher, set, loss, kd::optim::adam{}, settings);
+  kd::train::trainer<tiny, kd::distillation, kd::optim::adam, kd::train::live_teacher<tiny>> run(
+      live, set, loss, kd::optim::adam{}, settings, {&teacher});
+  const auto live_history = kd::train::run(run);
+  CHECK(history.back().kd > 0);
+  CHECK(std::abs(history.back().loss - live_history.back().loss) <= 1e-4 * history.back().loss);
+  CHECK(before == weights_of(teacher));
+}
+
+TEST_CASE("cuda distil: a NaN is reported with its step, and the weights stay as they were before it",
+          "[cuda][train][errors]") {
+  const auto set = quadrants(32, 4);
+  kd::tensor<float, 2> logits({set.train.size(), 4});
+  device gpu;
+  tiny student(gpu, 2);
+  const auto before = weights_of(student);
+  for (std::size_t i = 0; i < logits.extent(0); ++i) logits(i, 2) = std::numeric_limits<float>::quiet_NaN();
+  const std::string message = message_of<kd::non_finite_error>(
+      [&] { kd::train::distil(student, logits, set, {}, kd::optim::adam{}, settings); });
+  INFO(message);
+  CHECK(holds(message, "teacher logits have a NaN at row 0, class 2", "step 1"));
+  CHECK(before == weights_of(student));
+}
+
+TEST_CASE("cuda run_together: runs on streams of their own give the bits that they give alone", "[cuda][train]") {
+  const auto set = quadrants(32, 4);
+  using trainer = kd::train::trainer<tiny, kd::cross_entropy, kd::optim::adam>;
+  device gpu, other;
+  tiny alone_a(gpu, 1), alone_b(gpu, 2), a(gpu, 1), b(other, 2);
+  kd::train::options longer = settings;
+  longer.seed = 9;
+  kd::train::fit(alone_a, set, kd::optim::adam{}, settings);
+  kd::train::fit(alone_b, set, kd::optim::adam{}, longer);
+  trainer first(a, set, {}, {}, settings), second(b, set, {}, {}, longer);
+  kd::train::run_together(first, second);
+  CHECK(weights_of(a) == weights_of(alone_a));
+  CHECK(weights_of(b) == weights_of(alone_b));
+}
+
+TEST_CASE("cuda resume: a run that was stopped goes on to the same bits", "[cuda][train][resume]") {
+  const auto set = quadrants(32, 4);
+  const folder files;
+  device gpu;
+  tiny whole(gpu, 1), half(gpu, 1), rest(gpu, 7);
+  kd::train::options one = settings;
+  kd::train::fit(whole, set, kd::optim::adam{}, one);
+  one.checkpoint = files / "state.safetensors";
+  one.epochs = 1;
+  kd::train::fit(half, set, kd::optim::adam{}, one);
+  one.epochs = 2;
+  kd::train::fit(rest, set, kd::optim::adam{}, one);
+  CHECK(weights_of(rest) == weights_of(whole));
+}
+
+TEST_CASE("cuda train: evaluating between epochs with larger batches does not disturb what was recorded",
+          "[cuda][train][graph]") {
+  const auto set = quadrants(32, 40);
+  device gpu;
+  tiny plain(gpu, 1), watched(gpu, 1);
+  kd::train::options long_run = settings;
+  long_run.epochs = 4;
+  kd::train::fit(plain, set, kd::optim::adam{}, long_run);
+  kd::train::trainer<tiny, kd::cross_entropy, kd::optim::adam> run(watched, set, {}, {}, long_run);
+  for (std::size_t epoch = 0; epoch < 4; ++epoch) {
+    run.run_epoch();
+    // Larger than any training batch in memory: the arena has to grow and moves.
+    (void)kd::train::predict(watched, set.test.images, kd::imagenet_normalisation, 40);
+    (void)kd::train::predict(watched, set.test.images, kd::imagenet_normalisation, 1);
+  }
+  CHECK(weights_of(plain) == weights_of(watched));
+}
