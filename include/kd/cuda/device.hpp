@@ -53,7 +53,6 @@ class KD_HIDDEN device {
   explicit device(const device_options& options = {})
       : information_(select_device(options.index, options.precision)),
         precision_(options.precision),
-        index_(options.index),
         cublaslt_(options.precision),
         cudnn_(stream_, options.precision) {}
 
@@ -327,7 +326,6 @@ class KD_HIDDEN device {
 
   device_information information_;
   kd::precision precision_;
-  int index_;
   cuda::stream stream_;
   cuda::cublaslt cublaslt_;
   cuda::cudnn cudnn_;
