@@ -2,8 +2,6 @@
 #include "kd/cuda/activation.hpp"
 
 #include "cuda/rotated_sets.hpp"
-#include "kd/cuda/dropout.hpp"
-#include "kd/cuda/reduce.hpp"
 
 namespace {
 
@@ -22,7 +20,7 @@ struct arrays {
 };
 
 /// @param each bytes of one element: of all inputs and outputs
-/// @param work called with stream, arrays and the parameters of a channel
+/// @param work called with stream, arrays and a bias for each channel
 template <class T, class Work>
 void add_one(const char* operation, const kd::shape& shape, std::size_t each, const Work& work) {
   const std::size_t n = batch * shape.size();
@@ -31,12 +29,9 @@ void add_one(const char* operation, const kd::shape& shape, std::size_t each, co
   add_benchmark(name, bytes, [n, shape, bytes, work](benchmark::State& state) {
     const kd::cuda::stream s;
     const auto bias = filled<float>(s, shape.channels, 5);
-    kd::cuda::buffer<float> sums(shape.channels),
-        scratch(kd::cuda::column_sums_scratch(batch * shape.pixels(), shape.channels));
     std::vector<arrays<T>> sets;
     for (std::size_t i = 0; i < sets_of(bytes); ++i) sets.emplace_back(s, n);
-    time_sets(state, s, sets.size(), bytes,
-              [&](std::size_t i) { work(s, sets[i], bias.data(), sums.data(), scratch.data()); });
+    time_sets(state, s, sets.size(), bytes, [&](std::size_t i) { work(s, sets[i], bias.data()); });
   });
 }
 
@@ -44,46 +39,32 @@ template <class T>
 void add_layers(const kd::shape& shape) {
   const std::size_t n = batch * shape.size(), pixels = batch * shape.pixels();
   using kd::cuda::stream;
-  add_one<T>("relu_forward", shape, 2 * sizeof(T), [n](const stream& s, arrays<T>& a, const float*, float*, float*) {
+  add_one<T>("relu_forward", shape, 2 * sizeof(T), [n](const stream& s, arrays<T>& a, const float*) {
     kd::cuda::relu_forward<T>(s, n, a.x.data(), a.y.data());
   });
-  add_one<T>("relu_backward", shape, 3 * sizeof(T), [n](const stream& s, arrays<T>& a, const float*, float*, float*) {
+  add_one<T>("relu_backward", shape, 3 * sizeof(T), [n](const stream& s, arrays<T>& a, const float*) {
     kd::cuda::relu_backward<T>(s, n, a.x.data(), a.y.data(), a.z.data());
   });
-  add_one<T>("add", shape, 3 * sizeof(T), [n](const stream& s, arrays<T>& a, const float*, float*, float*) {
+  add_one<T>("add", shape, 3 * sizeof(T), [n](const stream& s, arrays<T>& a, const float*) {
     kd::cuda::add<T>(s, n, a.x.data(), a.y.data(), a.z.data());
   });
-  add_one<T>("bias_relu", shape, 2 * sizeof(T),
-             [shape, pixels](const stream& s, arrays<T>& a, const float* bias, float*, float*) {
-               kd::cuda::bias_relu<T>(s, pixels, shape.channels, a.x.data(), bias, true, a.y.data());
-             });
-  add_one<T>("dropout", shape, 2 * sizeof(T), [shape](const stream& s, arrays<T>& a, const float*, float*, float*) {
-    kd::cuda::dropout<T>(s, shape, batch, 0.1f, 1, 2, nullptr, 3, a.x.data(), a.y.data());
+  add_one<T>("bias_relu", shape, 2 * sizeof(T), [shape, pixels](const stream& s, arrays<T>& a, const float* bias) {
+    kd::cuda::bias_relu<T>(s, pixels, shape.channels, a.x.data(), bias, true, a.y.data());
   });
-  add_one<T>("flatten_forward", shape, sizeof(T) + 4,
-             [shape](const stream& s, arrays<T>& a, const float*, float*, float*) {
-               kd::cuda::flatten_forward<T>(s, shape, batch, a.x.data(), a.row.data());
-             });
-  add_one<T>("flatten_backward", shape, sizeof(T) + 4,
-             [shape](const stream& s, arrays<T>& a, const float*, float*, float*) {
-               kd::cuda::flatten_backward<T>(s, shape, batch, a.row.data(), a.x.data());
-             });
-  add_one<T>("bias_gradient", shape, sizeof(T),
-             [shape, pixels](const stream& s, arrays<T>& a, const float*, float* sums, float* scratch) {
-               kd::cuda::column_sums<T>(s, pixels, shape.channels, a.x.data(), sums, scratch);
-             });
+  add_one<T>("flatten_forward", shape, sizeof(T) + 4, [shape](const stream& s, arrays<T>& a, const float*) {
+    kd::cuda::flatten_forward<T>(s, shape, batch, a.x.data(), a.row.data());
+  });
+  add_one<T>("flatten_backward", shape, sizeof(T) + 4, [shape](const stream& s, arrays<T>& a, const float*) {
+    kd::cuda::flatten_backward<T>(s, shape, batch, a.row.data(), a.x.data());
+  });
 }
 
-// LightNN's last image, a stage of ResNet18, and dropout's three ways: rows, pixels in fours, any other image.
+// LightNN's last image, a stage of ResNet18, and one with an odd number of pixels.
 const bool added = [] {
   for (const kd::shape& shape : {kd::image_shape(16, 8, 8), kd::image_shape(64, 32, 32), kd::image_shape(512, 7, 7)}) {
     add_layers<float>(shape);
     add_layers<bfloat16>(shape);
   }
-  const kd::shape row = kd::row_shape(4096);
-  add_one<float>("dropout", row, 8, [row](const kd::cuda::stream& s, arrays<float>& a, const float*, float*, float*) {
-    kd::cuda::dropout<float>(s, row, batch, 0.1f, 1, 2, nullptr, 3, a.x.data(), a.y.data());
-  });
   return true;
 }();
 
