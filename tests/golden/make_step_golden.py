@@ -11,7 +11,8 @@ word i % 4 of the counter {i / 4, b, c, stream}; u = (w >> 8) * 2^-24, r = 2u - 
   pixel e = channel * 1024 + row * 32 + column of image n, counter {e/4, n, 0, 101}: byte = w >> 24, x = (byte / 255 - mean) / std, ImageNet's.
   label of image n: n * 7 % 10.
   teacher logit e = n * 10 + class, counter {e/4, 0, 0, 102}: 6 r.
-  dropout (p = 0.1), element e = sample * features + feature, counter {e/4, 0, 0, 3}: kept, times 1 / 0.9, where u >= p.
+  dropout (p = 0.1 in LightNN, 0.2 in SimpleNN), element e = sample * features + feature, counter {e/4, 0, 0, 3}: kept, times
+      1 / (1 - p), where u >= p.
   loss: cross entropy (ce cases, ResNet18), or 0.75 CE + 0.25 T^2 KL(softmax(t/T) || softmax(z/T)), means over the batch (kd cases).
   then one step of Adam: lr 1e-3, betas 0.9 and 0.999, eps 1e-8.
 Batch norm and dropout are in training mode. All stored values are of a float64 run.
@@ -84,7 +85,7 @@ def build(name, seed):
             assert value.dtype == np.float32
             p.copy_(torch.from_numpy(value).reshape(p.shape))
     if hasattr(model, "classifier"):
-        model.classifier[2] = FixedDropout(0.1, model.classifier[0].out_features, seed)
+        model.classifier[2] = FixedDropout(model.classifier[2].p, model.classifier[0].out_features, seed)
     return model
 
 

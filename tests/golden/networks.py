@@ -6,14 +6,14 @@ from torch import nn
 class Student(nn.Module):
     """Two convolutions of `channels`, each with relu and a 2x2 max pool, then a classifier with dropout; input [N,3,32,32]."""
 
-    def __init__(self, channels, hidden, num_classes=10):
+    def __init__(self, channels, hidden, dropout, num_classes=10):
         super().__init__()
         first, second = channels
         self.features = nn.Sequential(
             nn.Conv2d(3, first, kernel_size=3, padding=1), nn.ReLU(), nn.MaxPool2d(2, 2),       # [N,first,16,16]
             nn.Conv2d(first, second, kernel_size=3, padding=1), nn.ReLU(), nn.MaxPool2d(2, 2))  # [N,second,8,8]
         self.classifier = nn.Sequential(
-            nn.Linear(second * 64, hidden), nn.ReLU(), nn.Dropout(0.1), nn.Linear(hidden, num_classes))
+            nn.Linear(second * 64, hidden), nn.ReLU(), nn.Dropout(dropout), nn.Linear(hidden, num_classes))
 
     def forward(self, x):
         return self.classifier(torch.flatten(self.features(x), 1))
@@ -67,11 +67,11 @@ class ResNet18(nn.Module):
 
 
 def SimpleNN():
-    return Student((8, 8), 64)
+    return Student((8, 8), 64, dropout=0.2)
 
 
 def LightNN():
-    return Student((16, 16), 256)
+    return Student((16, 16), 256, dropout=0.1)
 
 
 def parameter_count(model):
