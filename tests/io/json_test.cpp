@@ -53,6 +53,14 @@ TEST_CASE("json: integers stay exact and kinds are checked", "[io][json]") {
   CHECK_THROWS_AS(json::parse("{\"a\":1}").at("epoch"), kd::file_error);
 }
 
+TEST_CASE("json: minus zero keeps its sign", "[io][json]") {
+  for (const json& zero : {json(-0.0), json(-0.0f), json::parse("-0.0"), json::parse("-0e0")}) {
+    CHECK(zero.dump() == "-0.0");
+    CHECK(std::signbit(json::parse(zero.dump()).as_number()));
+  }
+  CHECK(json(0.0).dump() == "0");
+}
+
 TEST_CASE("json: what RFC 8259 forbids is rejected", "[io][json]") {
   for (const char* bad : {"",
                           " ",

@@ -432,7 +432,8 @@ inline void json::write(std::string& out, int indent, int level) const {
       out += negative_ ? text(static_cast<std::int64_t>(integer_)) : text(integer_);
       return;
     case kind::number:
-      out += text(number_);
+      // "-0" would be read back as the integer 0.
+      out += number_ == 0 && std::signbit(number_) ? "-0.0" : text(number_);
       return;
     case kind::string:
       detail::append_quoted(out, string_);
