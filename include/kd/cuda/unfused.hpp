@@ -22,7 +22,7 @@ KD_HIDDEN inline void log_softmax_forward(const stream& s, std::size_t rows, std
 /// d_logits = (d_out - softmax * sum d_out) / temperature, where `out` is what the forward operation returned.
 KD_HIDDEN inline void log_softmax_backward(const stream& s, std::size_t rows, std::size_t classes, const float* out,
                                            const float* d_out, float temperature, float* d_logits) {
-  launch(s, "log_softmax_backward", blocks_for(rows, 1), kernel::unfused_threads, 0, kernel::log_softmax_backward,
+  launch(s, "log_softmax_backward", blocks_for(rows, 1), kernel::unfused_threads, 0, kernel::log_softmax_backward<>,
          classes, out, d_out, temperature, d_logits);
 }
 
@@ -36,7 +36,7 @@ KD_HIDDEN inline void softmax_forward(const stream& s, std::size_t rows, std::si
 /// d_logits = p (d_p - sum p d_p) / temperature, where p is what the forward operation returned.
 KD_HIDDEN inline void softmax_backward(const stream& s, std::size_t rows, std::size_t classes, const float* p,
                                        const float* d_p, float temperature, float* d_logits) {
-  launch(s, "softmax_backward", blocks_for(rows, 1), kernel::unfused_threads, 0, kernel::softmax_backward, classes, p,
+  launch(s, "softmax_backward", blocks_for(rows, 1), kernel::unfused_threads, 0, kernel::softmax_backward<>, classes, p,
          d_p, temperature, d_logits);
 }
 
@@ -46,9 +46,9 @@ KD_HIDDEN inline void kl_divergence_forward(const stream& s, std::size_t rows, s
                                             const float* log_p, const float* log_q, double scale, double* values,
                                             double* out) {
   if (rows == 0) return;
-  launch(s, "kl_divergence_forward", blocks_for(rows, 1), kernel::unfused_threads, 0, kernel::kl_divergence_forward,
+  launch(s, "kl_divergence_forward", blocks_for(rows, 1), kernel::unfused_threads, 0, kernel::kl_divergence_forward<>,
          classes, p, log_p, log_q, values);
-  launch(s, "sum_of_rows", 1, kernel::unfused_threads, 0, kernel::sum_of_rows, rows, values,
+  launch(s, "sum_of_rows", 1, kernel::unfused_threads, 0, kernel::sum_of_rows<>, rows, values,
          scale / static_cast<double>(rows), out);
 }
 
@@ -56,7 +56,7 @@ KD_HIDDEN inline void kl_divergence_forward(const stream& s, std::size_t rows, s
 KD_HIDDEN inline void kl_divergence_backward(const stream& s, std::size_t rows, std::size_t classes, const float* p,
                                              float d_loss, float* d_log_q) {
   launch(s, "kl_divergence_backward", blocks_for(rows * classes, kernel::unfused_threads), kernel::unfused_threads, 0,
-         kernel::kl_divergence_backward, rows * classes, p, d_loss / static_cast<float>(rows), d_log_q);
+         kernel::kl_divergence_backward<>, rows * classes, p, d_loss / static_cast<float>(rows), d_log_q);
 }
 
 /// out[0] = mean over the rows of -log_q[label].
@@ -65,15 +65,15 @@ KD_HIDDEN inline void cross_entropy_forward(const stream& s, std::size_t rows, s
                                             const std::int32_t* labels, double* values, double* out) {
   if (rows == 0) return;
   launch(s, "cross_entropy_forward", blocks_for(rows, kernel::unfused_threads), kernel::unfused_threads, 0,
-         kernel::cross_entropy_forward, rows, classes, log_q, labels, values);
-  launch(s, "sum_of_rows", 1, kernel::unfused_threads, 0, kernel::sum_of_rows, rows, values,
+         kernel::cross_entropy_forward<>, rows, classes, log_q, labels, values);
+  launch(s, "sum_of_rows", 1, kernel::unfused_threads, 0, kernel::sum_of_rows<>, rows, values,
          1 / static_cast<double>(rows), out);
 }
 
 /// d_log_q = -onehot(label) d_loss / rows.
 KD_HIDDEN inline void cross_entropy_backward(const stream& s, std::size_t rows, std::size_t classes,
                                              const std::int32_t* labels, float d_loss, float* d_log_q) {
-  launch(s, "cross_entropy_backward", blocks_for(rows, 1), kernel::unfused_threads, 0, kernel::cross_entropy_backward,
+  launch(s, "cross_entropy_backward", blocks_for(rows, 1), kernel::unfused_threads, 0, kernel::cross_entropy_backward<>,
          classes, labels, d_loss / static_cast<float>(rows), d_log_q);
 }
 
@@ -107,8 +107,8 @@ KD_HIDDEN inline void distillation_forward_backward(const stream& s, std::size_t
   log_softmax_backward(s, rows, classes, log_q, d_log, T, d_soft);
   cross_entropy_backward(s, rows, classes, labels, options.ce_weight, d_log);
   log_softmax_backward(s, rows, classes, log_hard, d_log, 1.0f, d_student);
-  launch(s, "add_gradient", blocks_for(size, kernel::unfused_threads), kernel::unfused_threads, 0, kernel::add_gradient,
-         size, d_soft, d_student);
+  launch(s, "add_gradient", blocks_for(size, kernel::unfused_threads), kernel::unfused_threads, 0,
+         kernel::add_gradient<>, size, d_soft, d_student);
 }
 
 }  // namespace kd::inline KD_ABI::cuda::unfused

@@ -11,6 +11,9 @@
 /// forward 12 read, KL backward 4 and 4, CE backward 4 written. Values come per row in double and are summed by
 /// sum_of_rows.
 ///
+/// Every kernel is a template, as all of kernels/ are: a plain function would be defined again by every translation
+/// unit that includes this.
+///
 /// Limits: rows below 2^31; nothing is checked. Checked in tests/cuda/unfused_test.cpp.
 #pragma once
 
@@ -54,6 +57,7 @@ KD_KERNEL void __launch_bounds__(unfused_threads)
 }
 
 /// @param out what log_softmax forward returned
+template <class Visibility = not_shared>
 KD_KERNEL void __launch_bounds__(unfused_threads)
     log_softmax_backward(std::size_t classes, const float* out, const float* d_out, float temperature, float* d_x) {
   __shared__ float room[unfused_threads / warp_size];
@@ -66,6 +70,7 @@ KD_KERNEL void __launch_bounds__(unfused_threads)
 }
 
 /// @param p what softmax forward returned
+template <class Visibility = not_shared>
 KD_KERNEL void __launch_bounds__(unfused_threads)
     softmax_backward(std::size_t classes, const float* p, const float* d_p, float temperature, float* d_x) {
   __shared__ float room[unfused_threads / warp_size];
@@ -78,6 +83,7 @@ KD_KERNEL void __launch_bounds__(unfused_threads)
 }
 
 /// values[row] = sum p (log_p - log_q).
+template <class Visibility = not_shared>
 KD_KERNEL void __launch_bounds__(unfused_threads)
     kl_divergence_forward(std::size_t classes, const float* p, const float* log_p, const float* log_q, double* values) {
   __shared__ double room[unfused_threads / warp_size];
@@ -90,6 +96,7 @@ KD_KERNEL void __launch_bounds__(unfused_threads)
 }
 
 /// d_log_q = -scale p, n elements.
+template <class Visibility = not_shared>
 KD_KERNEL void __launch_bounds__(unfused_threads)
     kl_divergence_backward(std::size_t n, const float* p, float scale, float* d_log_q) {
   const std::size_t i = std::size_t{blockIdx.x} * unfused_threads + threadIdx.x;
@@ -97,6 +104,7 @@ KD_KERNEL void __launch_bounds__(unfused_threads)
 }
 
 /// values[row] = -log_q[row][labels[row]].
+template <class Visibility = not_shared>
 KD_KERNEL void __launch_bounds__(unfused_threads)
     cross_entropy_forward(std::size_t rows, std::size_t classes, const float* log_q, const std::int32_t* labels,
                           double* values) {
@@ -105,6 +113,7 @@ KD_KERNEL void __launch_bounds__(unfused_threads)
 }
 
 /// d_log_q = -scale onehot(label), a block for each row.
+template <class Visibility = not_shared>
 KD_KERNEL void __launch_bounds__(unfused_threads)
     cross_entropy_backward(std::size_t classes, const std::int32_t* labels, float scale, float* d_log_q) {
   const auto label = static_cast<std::size_t>(labels[blockIdx.x]);
@@ -113,12 +122,14 @@ KD_KERNEL void __launch_bounds__(unfused_threads)
 }
 
 /// a += b, n elements.
+template <class Visibility = not_shared>
 KD_KERNEL void __launch_bounds__(unfused_threads) add_gradient(std::size_t n, const float* b, float* a) {
   const std::size_t i = std::size_t{blockIdx.x} * unfused_threads + threadIdx.x;
   if (i < n) a[i] += b[i];
 }
 
 /// out[0] = scale times the sum of n values; one block.
+template <class Visibility = not_shared>
 KD_KERNEL void __launch_bounds__(unfused_threads)
     sum_of_rows(std::size_t n, const double* values, double scale, double* out) {
   __shared__ double room[unfused_threads / warp_size];
