@@ -78,6 +78,20 @@ TEST_CASE("cuda distil: cached logits and a live teacher give the same student",
   CHECK(before == weights_of(teacher));
 }
 
+TEST_CASE("cuda distil: a live teacher on another device object is refused", "[cuda][train][distillation][errors]") {
+  const auto set = quadrants(32, 4);
+  device gpu, other;
+  tiny student(gpu, 2), teacher(other, 1);
+  const auto before = weights_of(student);
+  using trainer = kd::train::trainer<tiny, kd::distillation, kd::optim::adam, kd::train::live_teacher<tiny>>;
+  const std::string message =
+      message_of<kd::argument_error>([&] { trainer(student, set, {}, {}, settings, {&teacher}); });
+  INFO(message);
+  CHECK(holds(message, "kd::train::trainer", "a live teacher must be on the student's device object",
+              "make both networks with one device"));
+  CHECK(before == weights_of(student));
+}
+
 TEST_CASE("cuda distil: a NaN is reported with its step, and the weights stay as they were before it",
           "[cuda][train][errors]") {
   const auto set = quadrants(32, 4);

@@ -22,4 +22,9 @@ struct live_teacher {
   Network* network;
 };
 
+template <class Teacher>
+inline constexpr bool is_live_teacher = false;
+template <class Network>
+inline constexpr bool is_live_teacher<live_teacher<Network>> = true;
+
 }  // namespace kd::inline KD_ABI::train

@@ -37,6 +37,8 @@ class trainer {
                 "kd::train::trainer: a distillation loss needs a teacher: pass logits or a network");
   static constexpr bool has_cache = std::is_same_v<Teacher, cached_teacher>;
   static constexpr bool has_live = !has_cache && !std::is_same_v<Teacher, no_teacher>;
+  static_assert(!has_live || is_live_teacher<Teacher>,
+                "kd::train::trainer: the teacher must be no_teacher, cached_teacher or live_teacher");
   static constexpr bool rows_in_place = device_type::rows_in_place && Network::plan::output.row;
 
   trainer(Network& network, const data::dataset& set, const Loss& loss, const Optimiser& optimiser,
@@ -251,6 +253,10 @@ class trainer {
 
   void check(const data::dataset& set) const {
     constexpr std::string_view me = "kd::train::trainer";
+    if constexpr (has_live)  // its kernels would go into another stream, and be no part of the recorded step
+      if (static_cast<const void*>(&teacher_.network->device()) != &network_->device())
+        reject_argument(me, "a live teacher must be on the student's device object", "a teacher on another one",
+                        "make both networks with one device, or compute the teacher's logits before");
     loss_.validate();
     optimiser_.validate();
     settings_.schedule.validate();
