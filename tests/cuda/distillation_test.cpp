@@ -362,4 +362,6 @@ TEST_CASE("cuda distillation: no rows change nothing; bad arguments are named", 
   CHECK(kd_test::holds(call(logits.data(), 10, scratch.data() + 4, automatic), "aligned to 8 bytes", "4 beyond"));
   CHECK(kd_test::holds(call(logits.data(), 33, scratch.data(), one_block), "at most 32 classes", "received 33"));
   CHECK(kd_test::holds(call(logits.data(), 1025, scratch.data(), registers), "at most 1024 classes", "received 1025"));
+  CHECK(kd_test::holds(call(logits.data(), 10, scratch.data(), static_cast<loss_variant>(9)),
+                       "must be one of loss_variant", "received 9"));
 }

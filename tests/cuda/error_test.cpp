@@ -61,6 +61,11 @@ TEST_CASE("cuda select_device: an index that does not exist", "[cuda][device][er
   CHECK(holds(refusal(1000), "the index of the GPU must be 0 to ", "received 1000", "CUDA_VISIBLE_DEVICES"));
 }
 
+TEST_CASE("cuda select_device: a number that is no precision", "[cuda][device][error]") {
+  CHECK(kd_test::message_of<kd::argument_error>([] { select_device(0, static_cast<precision>(3)); }) ==
+        "kd::text_of(precision): unknown precision 3");
+}
+
 #if defined(KD_SIMT)
 
 TEST_CASE("cuda select_device: machines that cannot serve, each with a remedy", "[cuda][device][error]") {

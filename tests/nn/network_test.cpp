@@ -112,6 +112,19 @@ struct softplus : nn::layer_base {
   }
 };
 
+/// Made from one of the library's layers: it must run as itself, and not be merged into the layer before it as a relu.
+struct soft_relu : nn::relu {
+  static constexpr bool needs_x(nn::fusion) { return true; }
+  template <kd::shape In, nn::fusion Fused, class Device>
+  static void forward(Device& device, const nn::forward_pass& p) {
+    softplus::forward<In, Fused>(device, p);
+  }
+  template <kd::shape In, nn::fusion Fused, class Device>
+  static void backward(Device& device, const nn::backward_pass& p) {
+    softplus::backward<In, Fused>(device, p);
+  }
+};
+
 template <std::size_t C, std::size_t K, std::size_t S = 1>
 using conv = nn::conv2d<C, K, nn::conv_options{.stride = S, .padding = K / 2}>;
 
@@ -132,6 +145,12 @@ TEST_CASE("network: gradient of fused convolution, relu and pooling", "[nn][netw
   using model = nn::sequential<kd::image<3, 8, 8>, conv<8, 3>, nn::relu, nn::max_pool2d<2>, conv<8, 3>, nn::relu,
                                nn::flatten, nn::linear<6>, nn::relu, nn::linear<5>>;
   functional<model>().check_directions(1e-3, 0.2);
+}
+TEST_CASE("network: a layer derived from one of the library's runs its own code", "[nn][network]") {
+  using own = nn::sequential<kd::row<12>, nn::linear<20>, soft_relu, nn::linear<7>>;
+  using same = nn::sequential<kd::row<12>, nn::linear<20>, softplus, nn::linear<7>>;
+  CHECK(functional<own>().value() == functional<same>().value());
+  functional<own>().check_directions(1e-2, 0.02);
 }
 TEST_CASE("network: gradient of a residual block with identity and projection", "[nn][network]") {
   using model = nn::sequential<

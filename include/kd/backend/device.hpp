@@ -20,6 +20,7 @@
 #include "kd/loss/loss_meter.hpp"
 #include "kd/optim/adam.hpp"
 #include "kd/optim/live_runs.hpp"
+#include "kd/optim/sgd.hpp"
 
 namespace kd::inline KD_ABI::backend {
 
@@ -96,6 +97,8 @@ concept training = requires(D& d, const step_scalars* table, step_scalars* curre
   d.accumulate_loss(distillation{}, in, n, n, in, in, labels, out, scratch, meter);
   d.accumulate_loss(cross_entropy{}, in, n, n, in, in, labels, out, scratch, meter);
   d.update(optim::adam{}, d.plan_update(runs), in, out, in, out, out, meter);
+  d.update(optim::adamw{}, d.plan_update(runs), in, out, in, out, out, meter);
+  d.update(optim::sgd{}, d.plan_update(runs), in, out, in, out, out, meter);
   d.replay(recordings, std::array<std::uint64_t, 3>{}, step);
   d.synchronize();
 };

@@ -1,4 +1,5 @@
-/// A flat list of types: concatenation with +, and access by position without recursion.
+/// A flat list of types: concatenation with +, and access by position without recursion; and the end of a choice by
+/// type.
 #pragma once
 
 #include <cstddef>
@@ -8,6 +9,11 @@
 #include "kd/core/abi.hpp"
 
 namespace kd::inline KD_ABI {
+
+/// False, whatever T is. The last branch of a chain of if constexpr is static_assert(no_branch_for<T>, "..."): a type
+/// that the chain does not know is an error that names it, and never runs what the branch before was written for.
+template <class T>
+inline constexpr bool no_branch_for = false;
 
 template <class... Types>
 struct type_list {

@@ -239,6 +239,8 @@ class device {
   template <class Optimiser>
   void update(const Optimiser& optimiser, std::span<const optim::live_runs> places, const float* factors, float* w,
               const float* g, float* first, float* second, const loss_meter* meter) const {
+    static_assert(optim::known_rule<Optimiser>,
+                  "kd::cpu::device: the optimiser must be adam, adamw or sgd: there is no update for another");
     if (meter->fault_kind != 0) return;
     optim::packed_factors packed;
     std::copy_n(factors, packed.size(), packed.begin());

@@ -16,9 +16,8 @@
 #include "kd/core/error.hpp"
 #include "kd/cpu/parallel.hpp"
 #include "kd/cpu/simd.hpp"
-#include "kd/optim/adam.hpp"
+#include "kd/optim/factors.hpp"
 #include "kd/optim/live_runs.hpp"
-#include "kd/optim/sgd.hpp"
 
 namespace kd::inline KD_ABI::cpu {
 
@@ -215,6 +214,8 @@ inline void update(const parallel& par, const optim::sgd_factors& factors, std::
 template <class Rule>
 void update(const parallel& par, const Rule& rule, double learning_rate, std::uint64_t step,
             std::span<const optim::live_runs> runs, float* w, const float* g, float* m, float* v) {
+  static_assert(optim::known_rule<Rule>,
+                "kd::cpu::update: the optimiser must be adam, adamw or sgd: there is no update for another");
   detail::check_step(rule, learning_rate, step);
   update(par, optim::factors(rule, learning_rate, step), runs, w, g, m, v);
 }

@@ -51,15 +51,23 @@ constexpr tap_run one_run_of_taps(const conv2d_geometry& g) {
 
 namespace detail {
 
+/// How cuBLASLt's products call the numbers of images.
 template <class T>
-inline constexpr element element_of = std::is_same_v<T, float> ? element::float32 : element::bfloat16;
+constexpr element element_of() {
+  if constexpr (std::is_same_v<T, float>)
+    return element::float32;
+  else if constexpr (std::is_same_v<T, kernel::bfloat16>)
+    return element::bfloat16;
+  else
+    static_assert(no_branch_for<T>, "kd::cuda: images are float or kernel::bfloat16");
+}
 
 constexpr std::size_t filter_size(const conv2d_geometry& g) { return g.kernel_h * g.kernel_w * g.in_channels; }
 
 /// Calls body with the weights as cuDNN and cuBLASLt take them beside images of T; the room is the frame's.
 template <class T>
 KD_HIDDEN const T* weights_as(const stream& s, workspace::frame& room, const conv2d_geometry& g, const float* w) {
-  if constexpr (std::is_same_v<T, float>) {
+  if constexpr (element_of<T>() == element::float32) {
     return w;
   } else {
     T* rounded = room.take<T>(s, g.weights());
@@ -80,8 +88,8 @@ KD_HIDDEN void product_forward(const stream& s, cudnn& library, const conv2d_geo
                   .row_a = g.in().size(),
                   .row_b = filter_size(g),
                   .row_d = g.out_channels,
-                  .in = element_of<T>,
-                  .out = element_of<T>,
+                  .in = element_of<T>(),
+                  .out = element_of<T>(),
                   .bias = fused && bias != nullptr};
   library.products().multiply(s, p, x + run.x, w + run.w, bias, nullptr, y);
   if (!fused && (bias != nullptr || relu)) bias_relu(s, batch, g.out_channels, y, bias, relu, y);
@@ -98,8 +106,8 @@ KD_HIDDEN void product_backward_data(const stream& s, cudnn& library, const conv
                   .row_a = g.out_channels,
                   .row_b = filter_size(g),
                   .row_d = g.in().size(),
-                  .in = element_of<T>,
-                  .out = element_of<T>,
+                  .in = element_of<T>(),
+                  .out = element_of<T>(),
                   .accumulate = accumulate};
   library.products().multiply(s, p, dy, w + run.w, nullptr, nullptr, dx + run.x);
 }
@@ -117,7 +125,7 @@ KD_HIDDEN bool product_backward_weight(const stream& s, cudnn& library, const co
                   .row_a = g.out_channels,
                   .row_b = g.in().size(),
                   .row_d = filter_size(g),
-                  .in = element_of<T>,
+                  .in = element_of<T>(),
                   .sums_of_a = std::is_same_v<T, float> && db != nullptr};
   return library.products().multiply(s, p, dy, x + run.x, nullptr, db, dw + run.w);
 }
@@ -125,7 +133,7 @@ KD_HIDDEN bool product_backward_weight(const stream& s, cudnn& library, const co
 template <class T>
 KD_HIDDEN void library_backward_weight(const stream& s, cudnn& library, const conv2d_geometry& g, std::size_t batch,
                                        const T* x, const T* dy, float* dw) {
-  if constexpr (std::is_same_v<T, float>) {
+  if constexpr (element_of<T>() == element::float32) {
     library.backward_filter(s, g, batch, x, dy, dw);
   } else {
     workspace::frame room(library.room());

@@ -167,11 +167,19 @@ class KD_HIDDEN cublaslt {
   static void point(const operation_descriptor& operation, const void* vector) {
     set(operation, CUBLASLT_MATMUL_DESC_BIAS_POINTER, vector);
   }
+  static cudaDataType_t type_of(element e) {
+    switch (e) {
+      case element::float32:
+        return CUDA_R_32F;
+      case element::bfloat16:
+        return CUDA_R_16BF;
+    }
+    throw argument_error("kd::cuda::cublaslt: unknown element");
+  }
   /// A row-major matrix as it is stored, which is column-major with rows and columns exchanged.
   static matrix_layout layout(element e, std::size_t stored_rows, std::size_t stored_columns, std::size_t row) {
     cublasLtMatrixLayout_t made = nullptr;
-    check(cublasLtMatrixLayoutCreate(&made, e == element::float32 ? CUDA_R_32F : CUDA_R_16BF, stored_columns,
-                                     stored_rows, static_cast<std::int64_t>(row)),
+    check(cublasLtMatrixLayoutCreate(&made, type_of(e), stored_columns, stored_rows, static_cast<std::int64_t>(row)),
           "cublasLtMatrixLayoutCreate");
     return matrix_layout(made);
   }

@@ -217,10 +217,7 @@ class KD_HIDDEN cudnn {
     p.y = tensor(type, batch, g.out());
     p.w = filter(type, g);
     p.convolution = convolution(g);
-    // What the ranking may consider, and the most that the chosen algorithm may round.
-    const cudnnMathType_t math = !is_float                           ? CUDNN_TENSOR_OP_MATH
-                                 : precision_ == kd::precision::fp32 ? CUDNN_FMA_MATH
-                                                                     : CUDNN_DEFAULT_MATH;
+    const cudnnMathType_t math = math_of(is_float);
     check(cudnnSetConvolutionMathType(p.convolution.get(), math), "cudnnSetConvolutionMathType");
     if (!choose_algorithm(which, math, p))
       throw device_error(text("kd::cuda: cuDNN has no deterministic algorithm within ", largest_workspace >> 20,
@@ -228,6 +225,18 @@ class KD_HIDDEN cudnn {
                               " and a ", g.kernel_h, "x", g.kernel_w, " filter to ", g.out_channels, " channels in ",
                               text_of(precision_), "; use a smaller batch, or another precision"));
     return p;
+  }
+  /// What the ranking may consider, and the most that the chosen algorithm may round.
+  cudnnMathType_t math_of(bool is_float) const {
+    if (!is_float) return CUDNN_TENSOR_OP_MATH;
+    switch (precision_) {
+      case kd::precision::fp32:
+        return CUDNN_FMA_MATH;
+      case kd::precision::tf32:
+      case kd::precision::bf16:
+        return CUDNN_DEFAULT_MATH;
+    }
+    throw argument_error("kd::cuda::cudnn: unknown precision");
   }
   static const char* name_of(pass which) {
     switch (which) {

@@ -13,6 +13,7 @@
 
 #include "kd/backend/device.hpp"
 #include "kd/core/precision.hpp"
+#include "kd/core/type_list.hpp"
 #include "kd/cuda/activation.hpp"
 #include "kd/cuda/buffer.hpp"
 #include "kd/cuda/conv2d.hpp"
@@ -29,6 +30,7 @@
 #include "kd/cuda/select_device.hpp"
 #include "kd/cuda/step.hpp"
 #include "kd/cuda/stream.hpp"
+#include "kd/optim/adam.hpp"
 #include "kd/optim/sgd.hpp"
 
 #pragma GCC visibility push(hidden)
@@ -258,16 +260,19 @@ class KD_HIDDEN device {
   }
 
   std::size_t loss_scratch(std::size_t rows, std::size_t classes) const { return distillation_scratch(rows, classes); }
-  void accumulate_loss(const distillation&, const float* numbers, std::size_t rows, std::size_t classes,
-                       const float* student, const float* teacher, const std::int32_t* labels, float* d_student,
-                       buffer<std::byte>& scratch, loss_meter* meter) {
-    distillation_forward_backward(stream_, rows, classes, student, teacher, labels, numbers, d_student, scratch.data(),
-                                  sums(meter));
-  }
-  void accumulate_loss(const cross_entropy&, const float*, std::size_t rows, std::size_t classes, const float* student,
-                       const float*, const std::int32_t* labels, float* d_student, buffer<std::byte>& scratch,
+  template <class Loss>
+  void accumulate_loss(const Loss&, const float* numbers, std::size_t rows, std::size_t classes, const float* student,
+                       const float* teacher, const std::int32_t* labels, float* d_student, buffer<std::byte>& scratch,
                        loss_meter* meter) {
-    cross_entropy_forward_backward(stream_, rows, classes, student, labels, d_student, scratch.data(), sums(meter));
+    if constexpr (std::is_same_v<Loss, distillation>)
+      distillation_forward_backward(stream_, rows, classes, student, teacher, labels, numbers, d_student,
+                                    scratch.data(), sums(meter));
+    else if constexpr (std::is_same_v<Loss, cross_entropy>)
+      cross_entropy_forward_backward(stream_, rows, classes, student, labels, d_student, scratch.data(),
+                                     sums(meter));
+    else
+      static_assert(no_branch_for<Loss>,
+                    "kd::cuda::device: the loss must be cross_entropy or distillation: there is no kernel for another");
   }
   update_plan plan_update(std::span<const optim::live_runs> places) const { return update_plan(stream_, places); }
   template <class Optimiser>
@@ -275,8 +280,11 @@ class KD_HIDDEN device {
               float* second, const loss_meter* meter) {
     if constexpr (std::is_same_v<Optimiser, optim::sgd>)
       update_sgd(stream_, plan, factors, w, g, first, &meter->fault_kind);
-    else
+    else if constexpr (std::is_same_v<Optimiser, optim::adam> || std::is_same_v<Optimiser, optim::adamw>)
       update_adam(stream_, plan, factors, w, g, first, second, &meter->fault_kind);
+    else
+      static_assert(no_branch_for<Optimiser>,
+                    "kd::cuda::device: the optimiser must be adam, adamw or sgd: there is no kernel for another");
   }
 
   /// Steps that were recorded as graphs, by what they depend on: batch size and places of buffers.
@@ -306,15 +314,20 @@ class KD_HIDDEN device {
   }
   static std::uint8_t* bytes(float* p) { return reinterpret_cast<std::uint8_t*>(p); }
   static const std::uint8_t* bytes(const float* p) { return reinterpret_cast<const std::uint8_t*>(p); }
+
   static kernel::loss_sums* sums(loss_meter* meter) { return reinterpret_cast<kernel::loss_sums*>(meter); }
 
   /// Calls operation(T{}) with the type of the elements of images, or of activations of shape `s`.
   template <class Operation>
   void on_images(const Operation& operation) const {
-    if (precision_ == kd::precision::bf16)
-      operation(kernel::bfloat16{});
-    else
-      operation(float{});
+    switch (precision_) {
+      case kd::precision::fp32:
+      case kd::precision::tf32:
+        return operation(float{});
+      case kd::precision::bf16:
+        return operation(kernel::bfloat16{});
+    }
+    throw argument_error(text("kd::cuda::device: unknown precision ", static_cast<int>(precision_)));
   }
   template <class Operation>
   void on(const shape& s, const Operation& operation) const {

@@ -9,7 +9,6 @@
 #include "kd/cuda/launch.hpp"
 #include "kd/kernel/loss_block.cuh"
 #include "kd/kernel/loss_registers.cuh"
-#include "kd/loss/loss_terms.hpp"
 
 #pragma GCC visibility push(hidden)
 namespace kd::inline KD_ABI::cuda {
@@ -27,14 +26,6 @@ enum class loss_variant {
 constexpr std::size_t distillation_scratch(std::size_t rows, std::size_t) { return rows * sizeof(kernel::loss_row); }
 
 namespace detail {
-
-static_assert(static_cast<int>(kernel::loss_fault::student_nan) == static_cast<int>(loss_fault_kind::student_nan) &&
-                  static_cast<int>(kernel::loss_fault::label_masked) ==
-                      static_cast<int>(loss_fault_kind::label_masked) &&
-                  static_cast<int>(kernel::loss_fault::overflow) == static_cast<int>(loss_fault_kind::overflow) &&
-                  static_cast<int>(kernel::loss_fault::label_out_of_range) ==
-                      static_cast<int>(loss_fault_kind::label_out_of_range),
-              "kd::cuda: kernel::loss_fault must number the kinds as loss_fault_kind does");
 
 /// Rows that one block takes with the sums: four sweeps of 128. Beyond, two launches win by their many blocks (to be
 /// measured: 1.3 us for the second launch against about 1 us for each sweep).
@@ -57,9 +48,20 @@ KD_HIDDEN void launch_loss(const char* name, const Launches& launches, std::size
     reject_argument(name, text("classes must lie in [1,", limit, "]"), classes, "pass the logits' width");
   if (rows > limit) reject_argument(name, text("rows must lie in [0,", limit, "]"), rows, "use a smaller batch");
   if (variant == loss_variant::automatic) variant = loss_variant_for(rows, classes);
-  const std::size_t most = variant == loss_variant::one_block   ? one_block_classes
-                           : variant == loss_variant::registers ? register_classes
-                                                                : limit;
+  const std::size_t most = [&] {
+    switch (variant) {
+      case loss_variant::one_block:
+        return one_block_classes;
+      case loss_variant::registers:
+        return register_classes;
+      case loss_variant::block_per_row:
+        return limit;
+      case loss_variant::automatic:  // was replaced above
+        break;
+    }
+    reject_argument(name, "the variant must be one of loss_variant", static_cast<int>(variant),
+                    "use loss_variant::automatic");
+  }();
   if (classes > most)
     reject_argument(name, text("this variant takes at most ", most, " classes"), classes,
                     "use loss_variant::automatic");

@@ -5,6 +5,7 @@
 
 #include <cstddef>
 #include <string>
+#include <string_view>
 
 #include "kd/core/error.hpp"
 #include "kd/core/precision.hpp"
@@ -62,6 +63,7 @@ inline void check_driver() {
 /// what was found and the remedy.
 template <class Visibility = kernel::not_shared>
 device_information select_device(int index, precision p) {
+  const std::string_view asked = text_of(p);  // throws on what is no precision
   detail::check_driver();
   int count = 0;
   const cudaError_t counted = cudaGetDeviceCount(&count);
@@ -82,7 +84,7 @@ device_information select_device(int index, precision p) {
   const std::string description =
       text(properties.name, " (compute capability ", capability, ", CUDA ", detail::cuda_version(runtime), ")");
   if (p != precision::fp32 && properties.major < 8)
-    throw device_error(text("kd::cuda: precision ", text_of(p), " needs compute capability 8.0 or later, ", description,
+    throw device_error(text("kd::cuda: precision ", asked, " needs compute capability 8.0 or later, ", description,
                             " has ", capability, "; choose precision fp32"));
   check(cudaSetDevice(index), "cudaSetDevice");
   // Asking for any kernel makes the runtime look for code that this GPU can run.

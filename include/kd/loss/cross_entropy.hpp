@@ -21,15 +21,6 @@ struct cross_entropy {
 /// The options of a loss as numbers in a row, for step_scalars: temperature, kd_weight, ce_weight.
 constexpr std::array<float, 3> loss_numbers(const cross_entropy&) { return {1, 0, 1}; }
 
-/// The loss with the options that loss_numbers gave.
-template <class Loss>
-constexpr Loss loss_of(const float* numbers) {
-  if constexpr (Loss::needs_teacher)
-    return {.temperature = numbers[0], .kd_weight = numbers[1], .ce_weight = numbers[2]};
-  else
-    return {};
-}
-
 /// Throws argument_error naming the row and the value of the first label outside [0, classes).
 inline void require_labels(const char* loss, std::size_t rows, std::size_t classes, const std::int32_t* labels) {
   for (std::size_t row = 0; row < rows; ++row)

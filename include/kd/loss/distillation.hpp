@@ -4,9 +4,11 @@
 
 #include <array>
 #include <cmath>
+#include <type_traits>
 
 #include "kd/core/abi.hpp"
 #include "kd/core/error.hpp"
+#include "kd/core/type_list.hpp"
 #include "kd/loss/cross_entropy.hpp"
 #include "kd/loss/loss_terms.hpp"
 
@@ -43,6 +45,18 @@ struct distillation {
 
 constexpr std::array<float, 3> loss_numbers(const distillation& loss) {
   return {loss.temperature, loss.kd_weight, loss.ce_weight};
+}
+
+/// The loss with the options that loss_numbers gave.
+template <class Loss>
+constexpr Loss loss_of(const float* numbers) {
+  if constexpr (std::is_same_v<Loss, distillation>) {
+    return {.temperature = numbers[0], .kd_weight = numbers[1], .ce_weight = numbers[2]};
+  } else if constexpr (std::is_same_v<Loss, cross_entropy>) {
+    return {};
+  } else {
+    static_assert(no_branch_for<Loss>, "kd: the loss must be cross_entropy or distillation: no device has another");
+  }
 }
 
 }  // namespace kd::inline KD_ABI

@@ -7,7 +7,6 @@ namespace kd::inline KD_ABI::nn {
 
 /// max(x, 0); the gradient at 0 is 0, as in PyTorch.
 struct relu : layer_base {
-  static constexpr layer_kind kind = layer_kind::relu;
   static constexpr std::string_view type_name = "relu";
   static constexpr bool needs_x(fusion) { return false; }
   static constexpr shape output(shape in) { return in; }
@@ -21,12 +20,13 @@ struct relu : layer_base {
     device.relu_backward(In, p.batch, p.y, p.dy, p.dx);
   }
 };
+template <>
+inline constexpr layer_kind kind_of<relu> = layer_kind::relu;
 
 /// Sets each element to 0 with probability P in training and scales the rest by 1 / (1 - P). Srivastava et al. 2014.
 /// The mask is a function of (seed, step, layer, element): it is not stored, and it is equal on every device.
 template <float P>
 struct dropout : layer_base {
-  static constexpr layer_kind kind = layer_kind::dropout;
   static constexpr std::string_view type_name = "dropout";
   static constexpr bool draws_random = true;
   static constexpr bool needs_x(fusion) { return false; }
@@ -49,10 +49,11 @@ struct dropout : layer_base {
     device.dropout(In, p.batch, P, p.random, p.random_layer, p.dy, p.dx);
   }
 };
+template <float P>
+inline constexpr layer_kind kind_of<dropout<P>> = layer_kind::dropout;
 
 /// [C,H,W] -> [C*H*W], in PyTorch's order.
 struct flatten : layer_base {
-  static constexpr layer_kind kind = layer_kind::flatten;
   static constexpr std::string_view type_name = "flatten";
   static constexpr bool needs_x(fusion) { return false; }
   static constexpr bool needs_y(fusion) { return false; }
@@ -67,10 +68,11 @@ struct flatten : layer_base {
     device.flatten_backward(In, p.batch, p.dy, p.dx);
   }
 };
+template <>
+inline constexpr layer_kind kind_of<flatten> = layer_kind::flatten;
 
 /// The sum that closes a residual block; the tracer puts it there, nobody writes it.
 struct add : layer_base {
-  static constexpr layer_kind kind = layer_kind::add;
   static constexpr std::string_view type_name = "add";
   static constexpr bool needs_x(fusion) { return false; }
   static constexpr bool needs_y(fusion) { return false; }
@@ -88,5 +90,7 @@ struct add : layer_base {
     device.copy(In, p.batch, p.dy, p.d_residual);
   }
 };
+template <>
+inline constexpr layer_kind kind_of<add> = layer_kind::add;
 
 }  // namespace kd::inline KD_ABI::nn

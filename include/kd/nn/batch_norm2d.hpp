@@ -14,9 +14,11 @@ struct batch_norm_options {
 /// evaluates on the running ones (unbiased variance).
 template <batch_norm_options Options = batch_norm_options{}>
 struct batch_norm2d : layer_base {
-  static constexpr layer_kind kind = layer_kind::batch_norm2d;
   static constexpr std::string_view type_name = "batch_norm2d";
   static constexpr bool needs_y(fusion f) { return f == fusion::relu || f == fusion::add_relu; }
+  static constexpr bool fuses(fusion f) {
+    return f == fusion::none || f == fusion::relu || f == fusion::add || f == fusion::add_relu;
+  }
 
   static constexpr shape output(shape in) { return in.row ? shape{} : in; }
   template <shape In>
@@ -62,5 +64,7 @@ struct batch_norm2d : layer_base {
                                  with_relu, p.d_residual, p.dx, p.gradients, p.gradients + In.channels, p.scratch);
   }
 };
+template <batch_norm_options Options>
+inline constexpr layer_kind kind_of<batch_norm2d<Options>> = layer_kind::batch_norm2d;
 
 }  // namespace kd::inline KD_ABI::nn

@@ -22,10 +22,10 @@ struct conv_options {
 /// conv2d<OutChannels, Kernel, conv_options{...}>: [C,H,W] -> [OutChannels,OH,OW].
 template <std::size_t OutChannels, std::size_t Kernel, conv_options Options = conv_options{}>
 struct conv2d : layer_base {
-  static constexpr layer_kind kind = layer_kind::conv2d;
   static constexpr std::string_view type_name = "conv2d";
   static constexpr bool accumulates = true;
   static constexpr bool needs_y(fusion f) { return f == fusion::relu; }
+  static constexpr bool fuses(fusion f) { return f == fusion::none || f == fusion::relu || f == fusion::relu_pool; }
 
   static constexpr conv2d_geometry geometry(shape in) {
     return {.in_channels = in.channels,
@@ -49,6 +49,9 @@ struct conv2d : layer_base {
   static constexpr void check() {
     static_assert(OutChannels > 0, "kd::nn::conv2d: out_channels must be at least 1");
     static_assert(Kernel > 0, "kd::nn::conv2d: the kernel must be at least 1");
+    static_assert(
+        Options.initial == conv_initial::uniform_fan_in || Options.initial == conv_initial::kaiming_normal_fan_out,
+        "kd::nn::conv2d: initial must be uniform_fan_in or kaiming_normal_fan_out");
     static_assert(Options.stride > 0, "kd::nn::conv2d: the stride must be at least 1");
     static_assert(!In.row, "kd::nn::conv2d: the incoming shape must be an image, not a row of features");
     if constexpr (!In.row) {
@@ -121,5 +124,7 @@ struct conv2d : layer_base {
     }
   }
 };
+template <std::size_t OutChannels, std::size_t Kernel, conv_options Options>
+inline constexpr layer_kind kind_of<conv2d<OutChannels, Kernel, Options>> = layer_kind::conv2d;
 
 }  // namespace kd::inline KD_ABI::nn

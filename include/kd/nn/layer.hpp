@@ -71,9 +71,13 @@ struct backward_pass {
   std::uint32_t random_layer;
 };
 
+/// The kind of a layer type: each layer of this folder says it beside itself. A type derived from one of them is
+/// `other`, since its own forward and backward would be lost where the base's are merged into another layer.
+template <class Layer>
+inline constexpr layer_kind kind_of = layer_kind::other;
+
 /// Defaults of a layer.
 struct layer_base {
-  static constexpr layer_kind kind = layer_kind::other;
   static constexpr std::string_view type_name = "layer";
   static constexpr bool accumulates = false;  // backward honours backward_pass::accumulate
   static constexpr bool draws_random = false;
@@ -81,6 +85,8 @@ struct layer_base {
   /// Whether backward reads the input, or the output: what it does not read is not kept.
   static constexpr bool needs_x(fusion) { return true; }
   static constexpr bool needs_y(fusion) { return true; }
+  /// Whether forward and backward do what is merged into the layer.
+  static constexpr bool fuses(fusion f) { return f == fusion::none; }
   /// Static assertions about the incoming shape.
   template <shape In>
   static constexpr void check() {}

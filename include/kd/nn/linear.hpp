@@ -14,10 +14,10 @@ struct linear_options {
 /// linear<OutFeatures, linear_options{...}>: [F] -> [OutFeatures]; starts as PyTorch's Linear, U(-b, b), b = 1/sqrt(F).
 template <std::size_t OutFeatures, linear_options Options = linear_options{}>
 struct linear : layer_base {
-  static constexpr layer_kind kind = layer_kind::linear;
   static constexpr std::string_view type_name = "linear";
   static constexpr bool accumulates = true;
   static constexpr bool needs_y(fusion f) { return f == fusion::relu; }
+  static constexpr bool fuses(fusion f) { return f == fusion::none || f == fusion::relu; }
 
   static constexpr shape output(shape in) { return in.row ? row_shape(OutFeatures) : shape{}; }
   template <shape In>
@@ -66,5 +66,7 @@ struct linear : layer_base {
       device.linear_backward_data(In.channels, OutFeatures, p.batch, p.dy, p.parameters, p.accumulate, p.dx, p.scratch);
   }
 };
+template <std::size_t OutFeatures, linear_options Options>
+inline constexpr layer_kind kind_of<linear<OutFeatures, Options>> = layer_kind::linear;
 
 }  // namespace kd::inline KD_ABI::nn

@@ -161,6 +161,9 @@ class network {
         out[i] = p.start == nn::initial::ones ? 1.0f : 0.0f;
         continue;
       }
+      if (p.start != nn::initial::uniform && p.start != nn::initial::normal)
+        reject_argument("kd::network", text("the start of parameter ", p.name.view(), " must be one of nn::initial"),
+                        static_cast<int>(p.start), "use zeros, ones, uniform or normal");
       const random_words words =
           random_at(seed, random_stream::initial_weights, static_cast<std::uint32_t>(i / 4), 0, ordinal);
       if (p.start == nn::initial::uniform) {
@@ -182,6 +185,8 @@ class network {
   template <bool Training, std::size_t I>
   void forward_node(std::size_t batch, step_random random) {
     constexpr nn::node n = plan::nodes[I];
+    static_assert(plan::template layer<I>::fuses(n.fused),
+                  "kd::network: the plan merges into this layer what its forward and backward do not do");
     if constexpr (!n.absorbed) {
       using memory = nn::activation_memory<Model, Training>;
       const std::size_t padded = Device::padded(batch);

@@ -93,7 +93,7 @@ struct tracer {
   constexpr node& append(const short_name& name) {
     node& n = nodes[count++];
     n.name = name;
-    n.kind = Layer::kind;
+    n.kind = kind_of<Layer>;
     n.in = current_shape;
     n.out = n.in.channels == 0 ? shape{} : Layer::output(n.in);
     n.input = current;
@@ -281,7 +281,7 @@ struct plan_of {
     std::array<bool, node_count> small{};
     std::size_t i = 0;
     const auto look = [&]<class Layer>(std::type_identity<Layer>) {
-      if constexpr (Layer::kind == layer_kind::max_pool2d) {
+      if constexpr (kind_of<Layer> == layer_kind::max_pool2d) {
         const shape in = traced.nodes[i].in;
         small[i] =
             Layer::kernel == 2 && Layer::stride == 2 && Layer::padding == 0 && in.height % 2 == 0 && in.width % 2 == 0;

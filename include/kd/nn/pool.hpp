@@ -13,7 +13,6 @@ struct pool_options {
 /// max_pool2d<Kernel, pool_options{...}>: [C,H,W] -> [C,OH,OW]; of equal values the first of the window wins.
 template <std::size_t Kernel, pool_options Options = pool_options{}>
 struct max_pool2d : layer_base {
-  static constexpr layer_kind kind = layer_kind::max_pool2d;
   static constexpr std::string_view type_name = "max_pool2d";
   static constexpr std::size_t stride = Options.stride == 0 ? Kernel : Options.stride;
   static constexpr std::size_t padding = Options.padding;
@@ -56,10 +55,11 @@ struct max_pool2d : layer_base {
     device.max_pool2d_backward(geometry(In), p.batch, p.dy, p.saved, p.dx);
   }
 };
+template <std::size_t Kernel, pool_options Options>
+inline constexpr layer_kind kind_of<max_pool2d<Kernel, Options>> = layer_kind::max_pool2d;
 
 /// The mean over all pixels of each channel: [C,H,W] -> [C,1,1].
 struct global_avg_pool2d : layer_base {
-  static constexpr layer_kind kind = layer_kind::avg_pool2d;
   static constexpr std::string_view type_name = "global_avg_pool2d";
   static constexpr bool needs_x(fusion) { return false; }
   static constexpr bool needs_y(fusion) { return false; }
@@ -80,5 +80,7 @@ struct global_avg_pool2d : layer_base {
     device.global_avg_pool2d_backward(In, p.batch, p.dy, p.dx);
   }
 };
+template <>
+inline constexpr layer_kind kind_of<global_avg_pool2d> = layer_kind::avg_pool2d;
 
 }  // namespace kd::inline KD_ABI::nn

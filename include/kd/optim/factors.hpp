@@ -4,11 +4,18 @@
 #include <array>
 #include <bit>
 #include <cstdint>
+#include <type_traits>
 
 #include "kd/optim/adam.hpp"
 #include "kd/optim/sgd.hpp"
 
 namespace kd::inline KD_ABI::optim {
+
+/// The rules of this folder, which every device knows. A type derived from one of them is another rule: its own formula
+/// would be asked for, and the base's would run.
+template <class Rule>
+inline constexpr bool known_rule =
+    std::is_same_v<Rule, adam> || std::is_same_v<Rule, adamw> || std::is_same_v<Rule, sgd>;
 
 /// As many floats as the factors of any rule take.
 using packed_factors = std::array<float, 8>;

@@ -1,6 +1,7 @@
 /// The settings of a run as JSON: a state file is only continued with those that it was started with.
 #pragma once
 
+#include "kd/core/type_list.hpp"
 #include "kd/io/json.hpp"
 #include "kd/loss/cross_entropy.hpp"
 #include "kd/loss/distillation.hpp"
@@ -19,9 +20,15 @@ inline void describe(io::json& out, const distillation& loss) {
   out["kd_weight"] = loss.kd_weight;
   out["ce_weight"] = loss.ce_weight;
 }
+/// What the overloads here do not name, a type derived from one of those included: it would be taken for another.
+template <class Setting>
+void describe(io::json&, const Setting&) {
+  static_assert(
+      no_branch_for<Setting>,
+      "kd::train::recipe: cannot describe this loss or optimiser: a run with it could be continued as another");
+}
 template <class Adam>
-requires requires(const Adam& a) { a.beta1; }
-void describe(io::json& out, const Adam& rule) {
+void describe_adam(io::json& out, const Adam& rule) {
   out["optimiser"] = Adam::name;
   out["learning_rate"] = rule.learning_rate;
   out["beta1"] = rule.beta1;
@@ -29,6 +36,8 @@ void describe(io::json& out, const Adam& rule) {
   out["epsilon"] = rule.epsilon;
   out["weight_decay"] = rule.weight_decay;
 }
+inline void describe(io::json& out, const optim::adam& rule) { describe_adam(out, rule); }
+inline void describe(io::json& out, const optim::adamw& rule) { describe_adam(out, rule); }
 inline void describe(io::json& out, const optim::sgd& rule) {
   out["optimiser"] = optim::sgd::name;
   out["learning_rate"] = rule.learning_rate;

@@ -23,9 +23,14 @@ enum class student_exponentials { shared, squared, separate };
 
 template <student_exponentials Kind>
 __device__ float hard_of(float student_e, float dz) {
-  if constexpr (Kind == student_exponentials::shared) return student_e;
-  if constexpr (Kind == student_exponentials::squared) return student_e * student_e;
-  return hard_exponential(dz);
+  if constexpr (Kind == student_exponentials::shared) {
+    return student_e;
+  } else if constexpr (Kind == student_exponentials::squared) {
+    return student_e * student_e;
+  } else {
+    static_assert(Kind == student_exponentials::separate, "kd::kernel: hard_of must know every student_exponentials");
+    return hard_exponential(dz);
+  }
 }
 
 /// What is known of some of a row's classes.

@@ -1,0 +1,13 @@
+// expect: kd::train::recipe: cannot describe this loss or optimiser
+// expect: lion
+// expect: reverse_kl
+#include "kd/train/recipe.hpp"
+
+struct lion {
+  double learning_rate = 1e-4, beta1 = 0.9, beta2 = 0.99, epsilon = 0, weight_decay = 0;
+  static constexpr const char* name = "lion";
+};
+struct reverse_kl : kd::distillation {};
+
+kd::io::json of_optimiser() { return kd::train::recipe(kd::cross_entropy{}, lion{}, {}); }
+kd::io::json of_loss() { return kd::train::recipe(reverse_kl{}, kd::optim::adam{}, {}); }
