@@ -23,6 +23,7 @@
 #include "kd/cuda/for_each.hpp"
 #include "kd/cuda/graph.hpp"
 #include "kd/cuda/images.hpp"
+#include "kd/cuda/layouts.hpp"
 #include "kd/cuda/linear.hpp"
 #include "kd/cuda/norm.hpp"
 #include "kd/cuda/optim.hpp"
@@ -240,8 +241,7 @@ class KD_HIDDEN device {
   void begin_step(const step_scalars* table, std::uint32_t* position, step_scalars* current, const std::uint32_t* order,
                   const std::int32_t* labels, const float* teacher, std::size_t classes, std::size_t count,
                   std::uint32_t* batch_indices, std::int32_t* batch_labels, float* teacher_rows) {
-    cuda::begin_step(stream_, reinterpret_cast<const kernel::step_scalars*>(table), position,
-                     reinterpret_cast<kernel::step_scalars*>(current), order, labels, teacher, classes, count,
+    cuda::begin_step(stream_, as_kernel(table), position, as_kernel(current), order, labels, teacher, classes, count,
                      batch_indices, batch_labels, teacher_rows);
   }
   void gather_images(const image_batch& batch, const normalisation& pixels, const augmentation& augment,
@@ -266,10 +266,10 @@ class KD_HIDDEN device {
                        loss_meter* meter) {
     if constexpr (std::is_same_v<Loss, distillation>)
       distillation_forward_backward(stream_, rows, classes, student, teacher, labels, numbers, d_student,
-                                    scratch.data(), sums(meter));
+                                    scratch.data(), as_kernel(meter));
     else if constexpr (std::is_same_v<Loss, cross_entropy>)
       cross_entropy_forward_backward(stream_, rows, classes, student, labels, d_student, scratch.data(),
-                                     sums(meter));
+                                     as_kernel(meter));
     else
       static_assert(no_branch_for<Loss>,
                     "kd::cuda::device: the loss must be cross_entropy or distillation: there is no kernel for another");
@@ -314,8 +314,6 @@ class KD_HIDDEN device {
   }
   static std::uint8_t* bytes(float* p) { return reinterpret_cast<std::uint8_t*>(p); }
   static const std::uint8_t* bytes(const float* p) { return reinterpret_cast<const std::uint8_t*>(p); }
-
-  static kernel::loss_sums* sums(loss_meter* meter) { return reinterpret_cast<kernel::loss_sums*>(meter); }
 
   /// Calls operation(T{}) with the type of the elements of images, or of activations of shape `s`.
   template <class Operation>

@@ -51,8 +51,13 @@ constexpr direct_conv::tiling tiling_of(const conv2d_geometry& g, std::size_t ch
 
 /// Blocks of up to 256 threads: 16 strips down at most, then several across, shorter ones where threads are left.
 constexpr direct_conv::weight_tiling weight_tiling_of(const conv2d_geometry& g) {
-  direct_conv::weight_tiling t{
-      narrow(g.in_height), narrow(g.in_width), narrow(g.in_channels), narrow(g.out_channels), 1, 1, 1};
+  direct_conv::weight_tiling t{.height = narrow(g.in_height),
+                               .width = narrow(g.in_width),
+                               .in_channels = narrow(g.in_channels),
+                               .out_channels = narrow(g.out_channels),
+                               .strip_windows = 1,
+                               .strips_down = 1,
+                               .strips_across = 1};
   const unsigned windows = ceil_quotient(g.in_width, 2), strips = direct_conv::weight_threads_at_most / t.unit();
   t.strip_windows = std::min(windows, 8u);
   t.strips_down = std::min({ceil_quotient(g.in_height, 2), strips, 16u});

@@ -26,7 +26,12 @@ KD_HIDDEN void dropout(const stream& s, const shape& shape, std::size_t batch, f
     reject_argument(where, "p must lie in [0, 1]", p, "pass the probability of zeroing an element");
   // uniform(word) >= p for 24 bits k is k >= p * 2^24, exact in double, so k >= its ceiling.
   const auto threshold = static_cast<std::uint32_t>(std::ceil(static_cast<double>(p) * 0x1p24));
-  const kernel::dropout_draw draw{seed, step, step_counter, layer, threshold, p < 1.0f ? 1.0f / (1.0f - p) : 0.0f};
+  const kernel::dropout_draw draw{.seed = seed,
+                                  .step = step,
+                                  .step_counter = step_counter,
+                                  .layer = layer,
+                                  .threshold = threshold,
+                                  .scale = p < 1.0f ? 1.0f / (1.0f - p) : 0.0f};
   const std::size_t n = batch * shape.size();
   const std::uint32_t channels = detail::size32(where, "channels", shape.channels);
   const std::uint32_t pixels = detail::size32(where, "pixels", shape.pixels());

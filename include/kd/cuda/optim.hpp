@@ -23,7 +23,7 @@ class update_items {
   explicit update_items(std::span<const optim::live_runs> places) {
     for (const optim::live_runs& r : places) add(r);
     count_ = next_;
-    groups_.push_back({next_, 0, 0, 1, 1});  // where the last group ends
+    groups_.push_back({.first = next_, .begin = 0, .stride = 0, .items = 1, .width = 1});  // where the last group ends
     std::uint32_t group = 0;
     for (std::size_t item = 0; item < next_; item += kernel::elementwise_threads) {
       while (item >= groups_[group + 1].first) ++group;
@@ -46,7 +46,7 @@ class update_items {
   }
   void push(std::size_t begin, std::size_t items, const optim::live_runs& r, std::uint32_t width) {
     if (items == 0 || r.count == 0) return;
-    groups_.push_back({next_, begin, r.stride, items, width});
+    groups_.push_back({.first = next_, .begin = begin, .stride = r.stride, .items = items, .width = width});
     next_ += items * r.count;
   }
 
@@ -102,7 +102,8 @@ KD_HIDDEN void update(const stream& s, const update_plan& plan, const std::uint3
 /// @throws argument_error when a buffer is not aligned to 16 bytes
 KD_HIDDEN inline void update_adam(const stream& s, const update_plan& plan, const float* factors, float* w,
                                   const float* g, float* m, float* v, const std::uint32_t* stop) {
-  detail::update(s, plan, stop, kernel::adam_of{factors, w, g, m, v}, detail::aligned_to(16, w, g, m, v));
+  detail::update(s, plan, stop, kernel::adam_of{.factors = factors, .w = w, .g = g, .m = m, .v = v},
+                 detail::aligned_to(16, w, g, m, v));
 }
 
 /// One step of SGD, as update_adam.
@@ -111,7 +112,8 @@ KD_HIDDEN inline void update_adam(const stream& s, const update_plan& plan, cons
 /// null
 KD_HIDDEN inline void update_sgd(const stream& s, const update_plan& plan, const float* factors, float* w,
                                  const float* g, float* b, const std::uint32_t* stop) {
-  detail::update(s, plan, stop, kernel::sgd_of{factors, w, g, b}, detail::aligned_to(16, w, g, b));
+  detail::update(s, plan, stop, kernel::sgd_of{.factors = factors, .w = w, .g = g, .b = b},
+                 detail::aligned_to(16, w, g, b));
 }
 
 }  // namespace kd::inline KD_ABI::cuda

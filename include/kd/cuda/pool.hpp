@@ -36,8 +36,14 @@ inline void check_pool_sample(const char* function, const shape& s) {
 inline kernel::pool_geometry pool_numbers(const pool2d_geometry& g) {
   // A stride beyond the image leaves one window, as any larger one does.
   const auto narrow = [](std::size_t n) { return static_cast<unsigned>(std::min<std::size_t>(n, 0x7fffffffu)); };
-  return {narrow(g.channels),    narrow(g.in_height), narrow(g.in_width), narrow(g.out_height()),
-          narrow(g.out_width()), narrow(g.kernel),    narrow(g.stride),   narrow(g.padding)};
+  return {.channels = narrow(g.channels),
+          .in_height = narrow(g.in_height),
+          .in_width = narrow(g.in_width),
+          .out_height = narrow(g.out_height()),
+          .out_width = narrow(g.out_width()),
+          .kernel = narrow(g.kernel),
+          .stride = narrow(g.stride),
+          .padding = narrow(g.padding)};
 }
 
 /// A launch with a thread per column of a sample: threads of a block, blocks of a sample and of the batch.

@@ -4,19 +4,11 @@
 #include <cstddef>
 #include <cstdint>
 
-#include "kd/core/step_scalars.hpp"
 #include "kd/cuda/rows.hpp"
 #include "kd/kernel/step.cuh"
 
 #pragma GCC visibility push(hidden)
 namespace kd::inline KD_ABI::cuda {
-
-static_assert(sizeof(kernel::step_scalars) == sizeof(kd::step_scalars) &&
-                  alignof(kernel::step_scalars) == alignof(kd::step_scalars) &&
-                  offsetof(kernel::step_scalars, first) == offsetof(kd::step_scalars, first) &&
-                  offsetof(kernel::step_scalars, loss) == offsetof(kd::step_scalars, loss) &&
-                  offsetof(kernel::step_scalars, optimiser) == offsetof(kd::step_scalars, optimiser),
-              "kd::cuda::begin_step: kernel/step.cuh must have the layout of core/step_scalars.hpp");
 
 /// current = table[*position], *position += 1; then the batch's indices, labels and rows of the teacher's logits. All
 /// pointers lead to device memory. One launch, or two where the teacher's rows are large.

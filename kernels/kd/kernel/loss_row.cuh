@@ -24,6 +24,11 @@ inline constexpr float log2_of_e = 1.44269504f;
 /// Stands for a class where there is none.
 inline constexpr unsigned no_class = 0xffffffffu;
 
+/// Where the options of a loss lie in the row that the kernels read.
+namespace loss_option {
+enum : unsigned { temperature, kd_weight, ce_weight };
+}
+
 /// exp(x / T) as 2^(x log2(e) / T), for x <= 0.
 struct softening {
   float log2e_over_t;
@@ -96,7 +101,10 @@ struct loss_weights {
   template <bool Teacher>
   __device__ static loss_weights of(const float* options, std::size_t rows) {
     const auto n = static_cast<float>(rows);
-    if constexpr (Teacher) return {options[0], options[2] / n, options[1] * options[0] / n};
+    if constexpr (Teacher) {
+      const float temperature = options[loss_option::temperature];
+      return {temperature, options[loss_option::ce_weight] / n, options[loss_option::kd_weight] * temperature / n};
+    }
     return {1.0f, 1.0f / n, 0.0f};
   }
 };

@@ -58,6 +58,16 @@ __device__ unsigned first_class(unsigned classes, const Test& passes, unsigned* 
   return found;
 }
 
+/// What diagnose_logits relies on: the teacher's kinds are the student's, in their order, further on.
+inline constexpr unsigned teacher_faults = 3;
+static_assert(static_cast<unsigned>(loss_fault::student_nan) == 1 &&
+                  static_cast<unsigned>(loss_fault::student_infinite) == 2 &&
+                  static_cast<unsigned>(loss_fault::student_all_masked) == 3 &&
+                  static_cast<unsigned>(loss_fault::teacher_nan) == 1 + teacher_faults &&
+                  static_cast<unsigned>(loss_fault::teacher_infinite) == 2 + teacher_faults &&
+                  static_cast<unsigned>(loss_fault::teacher_all_masked) == 3 + teacher_faults,
+              "kd::kernel: diagnose_logits counts on this order of loss_fault");
+
 /// The first NaN or plus infinity of a row of logits; kinds are those of the student (1, 2, 3) plus `offset`.
 template <class Logit>
 __device__ loss_fault_place diagnose_logits(const Logit* x, unsigned classes, unsigned offset, unsigned* room) {
@@ -89,7 +99,7 @@ __device__ loss_fault_place diagnose_row(unsigned classes, const Logit* student,
   const loss_fault_place in_student = diagnose_logits(student, classes, 0, &room);
   if (in_student.kind != loss_fault::none) return in_student;
   if (teacher != nullptr) {
-    const loss_fault_place in_teacher = diagnose_logits(teacher, classes, 3, &room);
+    const loss_fault_place in_teacher = diagnose_logits(teacher, classes, teacher_faults, &room);
     if (in_teacher.kind != loss_fault::none) return in_teacher;
   }
   if (to_float(student[label]) == -float_infinity) return {loss_fault::label_masked, static_cast<std::uint64_t>(label)};
@@ -162,9 +172,9 @@ __device__ void fold_batch(const batch_sums& mine, std::size_t rows, std::size_t
       if (!stopped && all.first_at_fault == no_class) {
         double square = 1, kd_weight = 0, ce_weight = 1;
         if constexpr (Teacher) {
-          square = double{options[0]} * double{options[0]};
-          kd_weight = double{options[1]};
-          ce_weight = double{options[2]};
+          square = double{options[loss_option::temperature]} * double{options[loss_option::temperature]};
+          kd_weight = double{options[loss_option::kd_weight]};
+          ce_weight = double{options[loss_option::ce_weight]};
         }
         sums->total += ce_weight * all.cross_entropy + kd_weight * (square * all.kd);
         sums->cross_entropy += all.cross_entropy;

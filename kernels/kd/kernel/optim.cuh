@@ -44,16 +44,26 @@ __device__ inline update_place place_of(const update_group* groups, const std::u
   return {group->begin + run * group->stride + offset * group->width, group->width};
 }
 
+/// Where the factors of a rule lie in the row that the kernel reads.
+namespace adam_factor {
+enum : unsigned { l2, keep, rate1, beta2, rate2, step, root, epsilon };
+}
+namespace sgd_factor {
+enum : unsigned { l2, carry, take, own, through, rate, buffered };
+}
+
 struct adam_of {
-  const float* factors;  // l2, keep, rate1, beta2, rate2, step, root, epsilon
+  const float* factors;  // by adam_factor
   float* w;
   const float* g;
   float *m, *v;
 
   template <unsigned Width>
   __device__ void run(std::size_t i) const {
-    const float l2 = factors[0], keep = factors[1], rate1 = factors[2], beta2 = factors[3], rate2 = factors[4];
-    const float step = factors[5], root = factors[6], epsilon = factors[7];
+    const float l2 = factors[adam_factor::l2], keep = factors[adam_factor::keep];
+    const float rate1 = factors[adam_factor::rate1], beta2 = factors[adam_factor::beta2];
+    const float rate2 = factors[adam_factor::rate2], step = factors[adam_factor::step];
+    const float root = factors[adam_factor::root], epsilon = factors[adam_factor::epsilon];
     float weight[Width], gradient[Width], first[Width], second[Width];
     load_floats<Width>(w + i, weight);
     load_floats<Width>(g + i, gradient);
@@ -74,21 +84,22 @@ struct adam_of {
 };
 
 struct sgd_of {
-  const float* factors;  // l2, carry, take, own, through, rate, buffered
+  const float* factors;  // by sgd_factor
   float* w;
   const float* g;
   float* b;
 
   template <unsigned Width>
   __device__ void run(std::size_t i) const {
-    const float l2 = factors[0], rate = factors[5];
+    const float l2 = factors[sgd_factor::l2], rate = factors[sgd_factor::rate];
     float weight[Width], change[Width];
     load_floats<Width>(w + i, weight);
     load_floats<Width>(g + i, change);
 #pragma unroll
     for (unsigned j = 0; j < Width; ++j) change[j] = fmaf(l2, weight[j], change[j]);
-    if (factors[6] != 0.0f) {
-      const float carry = factors[1], take = factors[2], own = factors[3], through = factors[4];
+    if (factors[sgd_factor::buffered] != 0.0f) {
+      const float carry = factors[sgd_factor::carry], take = factors[sgd_factor::take];
+      const float own = factors[sgd_factor::own], through = factors[sgd_factor::through];
       float mean[Width];
       load_floats<Width>(b + i, mean);
 #pragma unroll
