@@ -1,6 +1,7 @@
 /// The CUDA device as a program chooses it, and what it refuses.
 #include <kd/kd.hpp>
 
+#include <stdexcept>
 #include <string>
 
 #include "support/catch.hpp"
@@ -63,6 +64,30 @@ TEST_CASE("cuda network: layers of one's own give what they give on the CPU, and
   CHECK(holds(message_of<kd::argument_error>([&] { kd::network<WithOwnLayer, kd::cuda::device> net(half, 3); }),
               "layers of your own", "fp32 or tf32"));
   CHECK_NOTHROW(kd::network<WithoutOwnLayer, kd::cuda::device>(half, 3));
+}
+
+TEST_CASE("cuda replay: after a first step that threw, the next one runs at once and is not recorded",
+          "[cuda][device][graph]") {
+  kd::cuda::device gpu;
+  kd::cuda::device::recordings known;
+  kd::cuda::buffer<int> scratch;
+  bool stop = true;
+  int runs = 0;
+  const auto step = [&] {
+    if (stop) throw std::runtime_error("stop");
+    if (scratch.size() == 0) scratch = kd::cuda::buffer<int>(4);  // refused while a graph is recorded
+    kd::cuda::fill_zero(gpu.stream(), scratch.data(), 4);
+    ++runs;
+  };
+  const auto replay = [&] { gpu.replay(known, {1, 0, 0}, step); };
+  CHECK_THROWS_AS(replay(), std::runtime_error);
+  stop = false;
+  CHECK_NOTHROW(replay());
+  CHECK(runs == 1);
+  CHECK_NOTHROW(replay());  // recorded
+  CHECK(runs == 2);
+  CHECK_NOTHROW(replay());  // launched
+  CHECK(runs == 2);
 }
 
 #if defined(KD_SIMT)

@@ -297,7 +297,12 @@ class KD_HIDDEN device {
     if (first) {
       // Steps of another layout hold addresses that are gone.
       std::erase_if(known, [&](const auto& one) { return one.first[1] != key[1] || one.first[2] != key[2]; });
-      return step();
+      try {
+        return step();
+      } catch (...) {
+        known.erase(key);  // not done: the next one is the first again
+        throw;
+      }
     }
     if (!at->second) at->second = graph::capture(stream_, step);
     at->second->launch(stream_);
