@@ -37,7 +37,7 @@ batch random_batch(std::size_t rows, std::size_t classes, std::uint32_t which) {
 }
 
 /// The fused loss at any width, from a gradient buffer full of sevens and scratch full of NaN.
-template <std::size_t Width = kd::cpu::float_vector_width>
+template <std::size_t Width = kd::cpu::native_width>
 outcome fused(const batch& b, const kd::distillation& options, int threads = 1, bool teacher = true) {
   outcome out{{}, std::vector<float>(b.rows * b.classes, 7.0f)};
   const kd::cpu::parallel par{threads};
@@ -118,7 +118,7 @@ void check_edge_rows() {
 }  // namespace
 
 TEST_CASE("distillation: every edge row is finite and right, or reported with row and class", "[cpu][distillation]") {
-  check_edge_rows<kd::cpu::float_vector_width>();
+  check_edge_rows<kd::cpu::native_width>();
   check_edge_rows<1>();
 }
 
@@ -333,7 +333,7 @@ TEST_CASE("distillation: logits are only read, unless the gradient is asked for 
 TEST_CASE("distillation: streamed gradients equal cached ones at every alignment, and stay inside",
           "[cpu][distillation]") {
   using namespace kd::cpu::detail;
-  constexpr std::size_t width = kd::cpu::float_vector_width, classes = 133;
+  constexpr std::size_t width = kd::cpu::native_width, classes = 133;
   const batch b = random_batch(3, classes, 91);
   const kd::cpu::parallel par{1};
   std::vector<std::byte> scratch(kd::cpu::distillation_scratch(par, 3, classes));

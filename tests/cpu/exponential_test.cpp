@@ -79,12 +79,12 @@ TEST_CASE("exponential: exp and log are within 2.1 ulp of float64, with exact en
           "[cpu][exponential]") {
   check_width<1>();
   check_width<4>();
-  if constexpr (kd::cpu::float_vector_width >= 8) check_width<(kd::cpu::float_vector_width >= 8 ? 8 : 4)>();
-  if constexpr (kd::cpu::float_vector_width >= 16) check_width<(kd::cpu::float_vector_width >= 16 ? 16 : 4)>();
+  if constexpr (kd::cpu::native_width >= 8) check_width<(kd::cpu::native_width >= 8 ? 8 : 4)>();
+  if constexpr (kd::cpu::native_width >= 16) check_width<(kd::cpu::native_width >= 16 ? 16 : 4)>();
 }
 
 TEST_CASE("exponential: folds over lanes see every lane", "[cpu][exponential]") {
-  constexpr std::size_t width = kd::cpu::float_vector_width;
+  constexpr std::size_t width = kd::cpu::native_width;
   for (std::size_t l = 0; l < width; ++l) {
     auto v = kd::cpu::detail::splat<width>(-3.0f);
     v[l] = 5.0f;

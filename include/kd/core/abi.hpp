@@ -5,22 +5,14 @@
 /// a program that was built for less (the fault of highway #2364).
 #pragma once
 
+#include "kd/core/instruction_set.hpp"
+
 #define KD_VERSION_MAJOR 0
 #define KD_VERSION_MINOR 1
 #define KD_VERSION_PATCH 0
 
 #if defined(__FAST_MATH__)
 #error "kd reports NaN and infinity, which -ffast-math removes: compile without -ffast-math"
-#endif
-
-#if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512DQ__) && defined(__AVX512VL__)
-#define KD_ISA avx512
-#elif defined(__AVX2__) && defined(__FMA__)
-#define KD_ISA avx2
-#elif defined(__ARM_NEON)
-#define KD_ISA neon
-#else
-#define KD_ISA baseline
 #endif
 
 #if defined(_OPENMP)
@@ -31,7 +23,7 @@
 
 #define KD_JOIN_NAMES_(major, minor, isa, threading) v##major##_##minor##_##isa##_##threading
 #define KD_JOIN_NAMES(major, minor, isa, threading) KD_JOIN_NAMES_(major, minor, isa, threading)
-#define KD_ABI KD_JOIN_NAMES(KD_VERSION_MAJOR, KD_VERSION_MINOR, KD_ISA, KD_THREADING)
+#define KD_ABI KD_JOIN_NAMES(KD_VERSION_MAJOR, KD_VERSION_MINOR, KD_INSTRUCTION_SET, KD_THREADING)
 
 /// Defined where the translation unit is compiled for CUDA: kd::cuda is then the real thing.
 #if defined(__CUDACC__) && !defined(KD_CUDA)
@@ -51,8 +43,8 @@ namespace kd::inline KD_ABI {
 #define KD_TEXT_OF(x) KD_TEXT_OF_(x)
 inline constexpr const char* version =
     KD_TEXT_OF(KD_VERSION_MAJOR) "." KD_TEXT_OF(KD_VERSION_MINOR) "." KD_TEXT_OF(KD_VERSION_PATCH);
-/// The instruction set that this translation unit was compiled for: "avx512", "avx2", "neon" or "baseline".
-inline constexpr const char* instruction_set = KD_TEXT_OF(KD_ISA);
+/// The instruction set that this translation unit was compiled for: "avx512", "avx2_fma", "sse2", "neon", ...
+inline constexpr const char* instruction_set = KD_TEXT_OF(KD_INSTRUCTION_SET);
 #undef KD_TEXT_OF
 #undef KD_TEXT_OF_
 

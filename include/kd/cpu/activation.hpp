@@ -13,6 +13,7 @@
 #include "kd/core/shape.hpp"
 #include "kd/cpu/parallel.hpp"
 #include "kd/cpu/rows.hpp"
+#include "kd/cpu/simd.hpp"
 
 namespace kd::inline KD_ABI::cpu {
 

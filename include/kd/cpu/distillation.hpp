@@ -166,16 +166,16 @@ inline loss_result distillation_forward_backward(const parallel& par, std::size_
   options.validate();
   if (!teacher && rows > 0)
     reject_argument("distillation", "teacher logits must not be null", "a null pointer", "pass [rows,classes]");
-  return detail::fused_loss<float_vector_width>("distillation", par,
-                                                {rows, classes, student, teacher, labels, options.temperature,
-                                                 options.kd_weight, options.ce_weight, d_student, false},
-                                                scratch);
+  return detail::fused_loss<native_width>("distillation", par,
+                                          {rows, classes, student, teacher, labels, options.temperature,
+                                           options.kd_weight, options.ce_weight, d_student, false},
+                                          scratch);
 }
 
 inline loss_result cross_entropy_forward_backward(const parallel& par, std::size_t rows, std::size_t classes,
                                                   const float* student, const std::int32_t* labels, float* d_student,
                                                   std::span<std::byte> scratch) {
-  return detail::fused_loss<float_vector_width>(
+  return detail::fused_loss<native_width>(
       "cross_entropy", par, {rows, classes, student, nullptr, labels, 1.0f, 0.0f, 1.0f, d_student, false}, scratch);
 }
 

@@ -5,95 +5,12 @@
 #pragma once
 
 #include <cstddef>
-#include <cstdint>
 #include <cstring>
-#include <utility>
 
 #include "kd/core/abi.hpp"
+#include "kd/cpu/simd.hpp"
 
 namespace kd::inline KD_ABI::cpu {
-
-/// A vector of Width floats (1, 4, 8 or 16, at most float_vector_width), and the integers of its comparisons.
-template <std::size_t Width>
-struct float_vector {
-  typedef float type __attribute__((vector_size(Width * sizeof(float))));
-  typedef std::int32_t integers __attribute__((vector_size(Width * sizeof(float))));
-};
-
-/// Floats in a native register. Wider vectors would be split, which changes the calling convention.
-#if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512DQ__) && defined(__AVX512VL__)
-inline constexpr std::size_t float_vector_width = 16;
-#elif defined(__AVX2__) && defined(__FMA__)
-inline constexpr std::size_t float_vector_width = 8;
-#else
-inline constexpr std::size_t float_vector_width = 4;
-#endif
-
-namespace detail {
-
-template <std::size_t Width>
-using float_vec = typename float_vector<Width>::type;
-
-/// The same number in every lane. The sum with 0 keeps infinity and NaN; only the sign of -0 is lost.
-template <std::size_t Width>
-inline float_vec<Width> splat(float x) {
-  return x + float_vec<Width>{};
-}
-
-template <std::size_t Width>
-inline float_vec<Width> load_floats(const float* from) {
-  float_vec<Width> v;
-  std::memcpy(&v, from, sizeof v);
-  return v;
-}
-
-template <class Vector>
-inline void store_floats(float* to, const Vector& v) {
-  std::memcpy(to, &v, sizeof v);
-}
-
-/// The larger of each pair; `b` where either is NaN, as maxps has it.
-template <class Vector>
-inline Vector larger(const Vector& a, const Vector& b) {
-  return a > b ? a : b;
-}
-
-/// Elements Offset, Offset + 1, ... of v: half as many as v has.
-template <std::size_t Width, std::size_t Offset, class Vector>
-inline auto half_of(const Vector& v) {
-  constexpr std::size_t o = Offset;
-  // Written out: nvcc 13 loses the dots of a pack expansion among the arguments of a builtin.
-  if constexpr (Width == 4) {
-    return __builtin_shufflevector(v, v, o, o + 1);
-  } else if constexpr (Width == 8) {
-    return __builtin_shufflevector(v, v, o, o + 1, o + 2, o + 3);
-  } else {
-    static_assert(Width == 16, "kd::cpu: vectors have 4, 8 or 16 floats");
-    return __builtin_shufflevector(v, v, o, o + 1, o + 2, o + 3, o + 4, o + 5, o + 6, o + 7);
-  }
-}
-
-/// Folds a vector of Width numbers to one by halving, always in the same order.
-template <std::size_t Width, class Vector, class Fold>
-inline auto fold_lanes(const Vector& v, const Fold& fold) {
-  if constexpr (Width == 1) {
-    return v[0];
-  } else if constexpr (Width == 2) {
-    return fold(v[0], v[1]);
-  } else {
-    return fold_lanes<Width / 2>(fold(half_of<Width, 0>(v), half_of<Width, Width / 2>(v)), fold);
-  }
-}
-template <std::size_t Width>
-inline float sum_of_lanes(const float_vec<Width>& v) {
-  return fold_lanes<Width>(v, [](const auto& a, const auto& b) { return a + b; });
-}
-template <std::size_t Width>
-inline float largest_lane(const float_vec<Width>& v) {
-  return fold_lanes<Width>(v, [](const auto& a, const auto& b) { return larger(a, b); });
-}
-
-}  // namespace detail
 
 /// exp(x / T) as 2^(log2e_over_t x): dividing by T costs nothing, and one multiplication-addition reduces the argument.
 struct exponential_scale {
@@ -114,10 +31,9 @@ struct exponential_scale {
 /// NaN. Within 1.7e-7 relative, 2.1 ulp, where the compiler contracts to FMA; where not (none in hardware, or -O1), the
 /// rounded product adds up to 2^-24 |log2e_over_t x| relative.
 template <std::size_t Width>
-inline typename float_vector<Width>::type exp_clamped(const typename float_vector<Width>::type& x,
-                                                      const exponential_scale& scale) {
-  using vector = typename float_vector<Width>::type;
-  using integers = typename float_vector<Width>::integers;
+inline vector_of<Width> exp_clamped(const vector_of<Width>& x, const exponential_scale& scale) {
+  using vector = vector_of<Width>;
+  using integers = integers_of<Width>;
   // Adding 1.5 * 2^23 rounds to an integer n in the low bits; 127 more makes these bits the exponent field of 2^n,
   // which is 0, and so the result, at n = -127.
   constexpr float rounder = 0x1.8p23f + 127.0f;
@@ -141,17 +57,16 @@ inline typename float_vector<Width>::type exp_clamped(const typename float_vecto
 
 /// The same for any x <= 0, minus infinity included: exactly 0 below scale.underflow.
 template <std::size_t Width>
-inline typename float_vector<Width>::type exp_nonpositive(const typename float_vector<Width>::type& x,
-                                                          const exponential_scale& scale) {
+inline vector_of<Width> exp_nonpositive(const vector_of<Width>& x, const exponential_scale& scale) {
   return exp_clamped<Width>(x < scale.underflow ? detail::splat<Width>(scale.zero) : x, scale);
 }
 
 /// log(x) for positive normal x; log(1) is exactly 0. Other x (0, negative, infinity) are outside its domain; NaN stays
 /// NaN.
 template <std::size_t Width>
-inline typename float_vector<Width>::type log_positive(const typename float_vector<Width>::type& x) {
-  using vector = typename float_vector<Width>::type;
-  using integers = typename float_vector<Width>::integers;
+inline vector_of<Width> log_positive(const vector_of<Width>& x) {
+  using vector = vector_of<Width>;
+  using integers = integers_of<Width>;
   integers bits;
   std::memcpy(&bits, &x, sizeof bits);
   // x = 2^e m with m in [sqrt(1/2), sqrt(2)).

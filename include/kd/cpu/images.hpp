@@ -12,6 +12,7 @@
 #include "kd/core/shape.hpp"
 #include "kd/cpu/parallel.hpp"
 #include "kd/cpu/rows.hpp"
+#include "kd/cpu/simd.hpp"
 
 namespace kd::inline KD_ABI::cpu {
 
@@ -115,7 +116,7 @@ inline void gather_row(const lane_source (&sources)[lanes], const shape& s, cons
         float* to = out + ((column + p) * s.channels + channel) * lanes;
         for (std::size_t l = 0; l < lanes; l += native_width) {
           ints raw, live_lanes;
-          load_widened(raw, values + l);
+          load_bytes<native_width>(raw, values + l);
           load(live_lanes, mask + l);
           const floats value = __builtin_convertvector(raw, floats) * scale + shift;
           store(to + l, (ints)value & live_lanes);

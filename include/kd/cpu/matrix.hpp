@@ -70,7 +70,7 @@ __attribute__((noinline, no_sanitize("undefined"))) void product_tile(const prod
     for (std::size_t k = segment->count; k != 0; --k) {
       vector_of<Width> b_here[columns];
       KD_UNROLL(16)
-      for (std::size_t v = 0; v < columns; ++v) load<Width>(b_here[v], b + (v / natives) * b_v + (v % natives) * Width);
+      for (std::size_t v = 0; v < columns; ++v) load(b_here[v], b + (v / natives) * b_v + (v % natives) * Width);
       KD_UNROLL(16)
       for (std::size_t i = 0; i < Rows; ++i) {
         const float a_here = a[i * a_row];
@@ -90,13 +90,13 @@ __attribute__((noinline, no_sanitize("undefined"))) void product_tile(const prod
       vector_of<Width> value = sum[i][v];
       if (update.accumulate) {
         vector_of<Width> before;
-        load<Width>(before, out);
+        load(before, out);
         value += before;
       }
       if (update.bias != nullptr) value += update.bias[row + i];
       const vector_of<Width> zero = {};
       if (update.relu) value = zero > value ? zero : value;  // a NaN stays
-      store<Width>(out, value);
+      store(out, value);
     }
   }
 }

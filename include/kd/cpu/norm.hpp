@@ -20,6 +20,7 @@
 #include "kd/core/shape.hpp"
 #include "kd/cpu/parallel.hpp"
 #include "kd/cpu/rows.hpp"
+#include "kd/cpu/simd.hpp"
 
 namespace kd::inline KD_ABI::cpu {
 

@@ -52,27 +52,25 @@ inline void square_root(vector_of<Width>& x) {
   x = __builtin_elementwise_sqrt(x);
 #undef KD_ELEMENTWISE_SQRT
 #else
-  if constexpr (Width == 1) {
-    x = __builtin_sqrtf(x);
-    return;
 #if defined(__AVX512F__)
-  } else if constexpr (Width == 16) {
+  if constexpr (Width == 16) {
     x = __builtin_ia32_sqrtps512_mask(x, x, static_cast<short>(-1), 4);  // 4: round as the mode says
     return;
+  }
 #endif
 #if defined(__AVX__)
-  } else if constexpr (Width == 8) {
+  if constexpr (Width == 8) {
     x = __builtin_ia32_sqrtps256(x);
     return;
+  }
 #endif
 #if defined(__SSE__)
-  } else if constexpr (Width == 4) {
+  if constexpr (Width == 4) {
     x = __builtin_ia32_sqrtps(x);
     return;
-#endif
-  } else {
-    for (std::size_t i = 0; i < Width; ++i) x[i] = __builtin_sqrtf(x[i]);
   }
+#endif
+  for (std::size_t i = 0; i < Width; ++i) x[i] = __builtin_sqrtf(x[i]);
 #endif
 }
 
@@ -90,19 +88,19 @@ struct adam_pass {
                                                 const float* g, float* m, float* v) {
     for (std::size_t i = 0; i < count * Width; i += Width) {
       vector_of<Width> weight, gradient, first, second;
-      load<Width>(weight, w + i);
-      load<Width>(gradient, g + i);
-      load<Width>(first, m + i);
-      load<Width>(second, v + i);
+      load(weight, w + i);
+      load(gradient, g + i);
+      load(first, m + i);
+      load(second, v + i);
       gradient += f.l2 * weight;
       first += f.rate1 * (gradient - first);
       second = f.beta2 * second + f.rate2 * gradient * gradient;
       vector_of<Width> root = second;
       square_root<Width>(root);
       weight = f.keep * weight - f.step * first / (f.root * root + f.epsilon);
-      store<Width>(m + i, first);
-      store<Width>(v + i, second);
-      store<Width>(w + i, weight);
+      store(m + i, first);
+      store(v + i, second);
+      store(w + i, weight);
     }
   }
 
@@ -135,18 +133,18 @@ struct sgd_pass {
                                                 const float* g, float* buffer) {
     for (std::size_t i = 0; i < count * Width; i += Width) {
       vector_of<Width> weight, change;
-      load<Width>(weight, w + i);
-      load<Width>(change, g + i);
+      load(weight, w + i);
+      load(change, g + i);
       change += f.l2 * weight;
       if (f.buffered) {
         vector_of<Width> mean;
-        load<Width>(mean, buffer + i);
+        load(mean, buffer + i);
         mean = f.carry * mean + f.take * change;
-        store<Width>(buffer + i, mean);
+        store(buffer + i, mean);
         change = f.own * change + f.through * mean;
       }
       weight -= f.rate * change;
-      store<Width>(w + i, weight);
+      store(w + i, weight);
     }
   }
 

@@ -10,6 +10,7 @@
 #include "kd/core/shape.hpp"
 #include "kd/cpu/parallel.hpp"
 #include "kd/cpu/rows.hpp"
+#include "kd/cpu/simd.hpp"
 
 namespace kd::inline KD_ABI::cpu {
 
@@ -68,7 +69,7 @@ inline void max_pool_pixel_gradient(const pool_tap* windows, std::size_t count, 
     for (std::size_t t = 0; t < count; ++t) {
       ints taken;
       floats gradient;
-      load_widened(taken, arg + windows[t].offset * lanes + i);
+      load_bytes<native_width>(taken, arg + windows[t].offset * lanes + i);
       load(gradient, dy + windows[t].offset * lanes + i);
       const ints mine = taken == ints{} + windows[t].tap;
       sum += mine ? gradient : floats{};

@@ -1,15 +1,13 @@
-/// The lane-blocked layout [block][H][W][C][16], its vectors, and conversion from and to plain rows [N][F].
+/// The lane-blocked layout [block][H][W][C][16], and conversion from and to plain rows [N][F].
 #pragma once
 
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
-#include <cstring>
 
 #include "kd/core/abi.hpp"
 #include "kd/core/shape.hpp"
 #include "kd/cpu/parallel.hpp"
-#include "kd/cpu/simd.hpp"
 
 namespace kd::inline KD_ABI::cpu {
 
@@ -17,38 +15,6 @@ namespace kd::inline KD_ABI::cpu {
 constexpr std::size_t storage_size(const shape& s, std::size_t batch) { return blocks_of(batch) * lanes * s.size(); }
 
 namespace detail {
-
-/// The native vectors of this instruction set.
-using floats = vector_of<native_width>;
-using ints = native<native_width>::integers;
-using bytes = native<native_width>::bytes;
-
-/// Copies sizeof(Vector) bytes from memory of any alignment; one load.
-template <class Vector>
-inline void load(Vector& v, const void* from) {
-  std::memcpy(&v, from, sizeof v);
-}
-/// Copies sizeof(Vector) bytes to memory of any alignment; one store.
-template <class Vector>
-inline void store(void* to, const Vector& v) {
-  std::memcpy(to, &v, sizeof v);
-}
-
-/// Loads one byte per lane.
-inline void load_widened(ints& wide, const std::uint8_t* from) { load_bytes<native_width>(wide, from); }
-
-/// Stores sixteen words as bytes.
-inline void store_narrowed(std::uint8_t* to, const std::int32_t (&words)[lanes]) {
-#if defined(__AVX512F__)
-  ints wide;
-  load(wide, words);
-  store(to, __builtin_convertvector(wide, bytes));
-#else
-  // Not unrolled: g++ 12 vectorises the loop, but not sixteen statements.
-  KD_UNROLL(1)
-  for (std::size_t l = 0; l < lanes; ++l) to[l] = static_cast<std::uint8_t>(words[l]);
-#endif
-}
 
 /// Writes all-ones for the lanes of the last block that hold a sample, 0 for those beyond the batch.
 inline void last_block_mask(std::size_t batch, std::int32_t (&mask)[lanes]) {

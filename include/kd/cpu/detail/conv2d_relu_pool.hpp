@@ -25,13 +25,13 @@ inline constexpr int no_winner = 4;
 /// y and arg of 16 samples from the four conv outputs at `window`, `position` floats apart.
 template <std::size_t Width>
 inline void relu_pool(const float* window, std::size_t position, float* y, std::uint8_t* arg) {
-  using integers = typename native<Width>::integers;
+  using integers = integers_of<Width>;
   for (std::size_t v = 0; v < lanes; v += Width) {
     vector_of<Width> best, here;
-    load<Width>(best, window + v);
+    load(best, window + v);
     integers winner = {};
     for (int q = 1; q < 4; ++q) {
-      load<Width>(here, window + static_cast<std::size_t>(q) * position + v);
+      load(here, window + static_cast<std::size_t>(q) * position + v);
       const auto wins = (here > best) | (here != here);  // NaN wins and is never beaten, as in PyTorch
       best = wins ? here : best;
       winner = wins ? integers{} + q : winner;
@@ -40,7 +40,7 @@ inline void relu_pool(const float* window, std::size_t position, float* y, std::
     const auto cut = best <= zero;
     best = cut ? zero : best;
     winner = cut ? integers{} + no_winner : winner;
-    store<Width>(y + v, best);
+    store(y + v, best);
     store_bytes<Width>(arg + v, winner);
   }
 }
@@ -111,7 +111,7 @@ __attribute__((noinline, no_sanitize("undefined"))) void add_winners(const winne
       KD_UNROLL(16)
       for (std::size_t v = 0; v < columns; ++v) {
         vector_of<Width> here;
-        load<Width>(here, at + r * row + v * Width);
+        load(here, at + r * row + v * Width);
         sum[r][v] += value * here;
       }
     }
@@ -121,8 +121,8 @@ __attribute__((noinline, no_sanitize("undefined"))) void add_winners(const winne
     KD_UNROLL(16)
     for (std::size_t v = 0; v < columns; ++v) {
       vector_of<Width> before;
-      load<Width>(before, sums + r * sums_row + v * Width);
-      store<Width>(sums + r * sums_row + v * Width, before + sum[r][v]);
+      load(before, sums + r * sums_row + v * Width);
+      store(sums + r * sums_row + v * Width, before + sum[r][v]);
     }
   }
 }
@@ -138,7 +138,7 @@ __attribute__((noinline, no_sanitize("undefined"))) void scatter_winners(const w
   KD_UNROLL(16)
   for (std::size_t r = 0; r < Rows; ++r) {
     KD_UNROLL(16)
-    for (std::size_t v = 0; v < columns; ++v) load<Width>(tap[r][v], taps + r * taps_row + v * Width);
+    for (std::size_t v = 0; v < columns; ++v) load(tap[r][v], taps + r * taps_row + v * Width);
   }
   for (std::size_t first = 0; first < w.size; first += lanes)
     for (std::size_t e = first + begin; e < first + end; ++e) {
@@ -149,9 +149,9 @@ __attribute__((noinline, no_sanitize("undefined"))) void scatter_winners(const w
         KD_UNROLL(16)
         for (std::size_t v = 0; v < columns; ++v) {
           vector_of<Width> sum;
-          load<Width>(sum, at + r * row + v * Width);
+          load(sum, at + r * row + v * Width);
           sum += value * tap[r][v];
-          store<Width>(at + r * row + v * Width, sum);
+          store(at + r * row + v * Width, sum);
         }
       }
     }
@@ -183,10 +183,10 @@ template <std::size_t Width>
 inline void append_winners(winners& w, const float* dp, const std::uint8_t* arg, std::size_t begin,
                            std::size_t lane_step, std::size_t row_step, std::size_t column_step,
                            vector_of<Width> (&total)[lanes / Width]) {
-  using integers = typename native<Width>::integers;
+  using integers = integers_of<Width>;
   for (std::size_t v = 0; v < lanes; v += Width) {
     vector_of<Width> value;
-    load<Width>(value, dp + v);
+    load(value, dp + v);
     integers winner, lane;
     load_bytes<Width>(winner, arg + v);
     count_up<Width>(lane, static_cast<std::int32_t>(v));
@@ -197,7 +197,7 @@ inline void append_winners(winners& w, const float* dp, const std::uint8_t* arg,
     const integers place = static_cast<std::int32_t>(begin) + lane * static_cast<std::int32_t>(lane_step) +
                            ((winner >> 1) & 1) * static_cast<std::int32_t>(row_step) +
                            (winner & 1) * static_cast<std::int32_t>(column_step);
-    store<Width>(w.value + w.size + v, value);
+    store(w.value + w.size + v, value);
     __builtin_memcpy(w.place + w.size + v, &place, sizeof(place));
   }
   w.size += lanes;
@@ -274,12 +274,12 @@ void gather_lanes(const parallel& threads, const conv2d_geometry& g, std::size_t
       transpose_16x16<Width>(from + j, layout.row, 16, turned, lanes);
       for (std::size_t k = 0; k < std::min<std::size_t>(16, values - j) * lanes; k += Width) {
         vector_of<Width> sum, before;
-        load<Width>(sum, turned + k);
+        load(sum, turned + k);
         if (accumulate) {
-          load<Width>(before, to + j * lanes + k);
+          load(before, to + j * lanes + k);
           sum += before;
         }
-        store<Width>(to + j * lanes + k, sum);
+        store(to + j * lanes + k, sum);
       }
     }
   });

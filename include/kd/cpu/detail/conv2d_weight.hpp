@@ -107,7 +107,7 @@ void transpose_places(const parallel& threads, std::size_t places, std::size_t c
 template <std::size_t Width>
 float sum_of_lanes(const vector_of<Width> (&vectors)[lanes / Width]) {
   float values[lanes];
-  for (std::size_t v = 0; v < lanes / Width; ++v) store<Width>(values + v * Width, vectors[v]);
+  for (std::size_t v = 0; v < lanes / Width; ++v) store(values + v * Width, vectors[v]);
   for (std::size_t half = lanes / 2; half > 0; half /= 2)
     for (std::size_t l = 0; l < half; ++l) values[l] += values[l + half];
   return values[0];
@@ -129,7 +129,7 @@ void bias_gradient(const parallel& threads, std::size_t blocks, std::size_t pixe
         for (std::size_t c = 0; c < together; ++c)
           for (std::size_t v = 0; v < natives && c < count; ++v) {
             vector_of<Width> here;
-            load<Width>(here, from + c * lanes + v * Width);
+            load(here, from + c * lanes + v * Width);
             sum[c][v] += here;
           }
       }

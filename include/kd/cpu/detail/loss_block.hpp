@@ -31,8 +31,8 @@ inline void rows_to_lanes(const float* from, std::size_t rows, std::size_t class
 /// rows at fault.
 template <std::size_t Width, student_exponentials Kind, bool Teacher>
 inline void loss_of_block(const loss_arguments& a, std::size_t first, std::size_t rows, loss_row* out) {
-  using vector = float_vec<Width>;
-  using integers = typename float_vector<Width>::integers;
+  using vector = vector_of<Width>;
+  using integers = integers_of<Width>;
   alignas(64) float z[loss_block_classes * Width];
   alignas(64) float t[Teacher ? loss_block_classes * Width : 1];
   alignas(64) float hard[Kind == student_exponentials::separate ? loss_block_classes * Width : 1];
@@ -43,11 +43,11 @@ inline void loss_of_block(const loss_arguments& a, std::size_t first, std::size_
   integers z_class = {}, t_class = {};
   for (std::size_t c = 0; c < a.classes; ++c) {
     const integers index = static_cast<std::int32_t>(c) + integers{};
-    const vector zc = load_floats<Width>(z + c * Width);
+    const vector zc = load<Width>(z + c * Width);
     z_class = zc > z_max ? index : z_class;
     z_max = larger(zc, z_max);
     if constexpr (Teacher) {
-      const vector tc = load_floats<Width>(t + c * Width);
+      const vector tc = load<Width>(t + c * Width);
       t_class = tc > t_max ? index : t_class;
       t_max = larger(tc, t_max);
     }
@@ -57,22 +57,22 @@ inline void loss_of_block(const loss_arguments& a, std::size_t first, std::size_
   constexpr exponential_scale hard_scale(1.0f);
   vector z_sum = {}, hard_sum = {}, t_sum = {}, gap = {}, energy = {};
   for (std::size_t c = 0; c < a.classes; ++c) {
-    const vector dz = load_floats<Width>(z + c * Width) - z_max;
+    const vector dz = load<Width>(z + c * Width) - z_max;
     const vector ez = exp_nonpositive<Width>(dz, scale);
-    store_floats(z + c * Width, ez);
+    store(z + c * Width, ez);
     z_sum += ez;
     if constexpr (Kind == student_exponentials::squared) hard_sum += ez * ez;
     if constexpr (Kind == student_exponentials::separate) {
       const vector h = exp_nonpositive<Width>(dz, hard_scale);
-      store_floats(hard + c * Width, h);
+      store(hard + c * Width, h);
       hard_sum += h;
     }
     if constexpr (Teacher) {
-      const vector dt = load_floats<Width>(t + c * Width) - t_max;
+      const vector dt = load<Width>(t + c * Width) - t_max;
       const auto masked = dt < scale.underflow;
       const vector x = masked ? splat<Width>(scale.zero) : dt;
       const vector et = exp_clamped<Width>(x, scale);
-      store_floats(t + c * Width, et);
+      store(t + c * Width, et);
       t_sum += et;
       energy += et * x;
       const vector difference = dt - dz;  // before the division by T, see read_tile
@@ -103,13 +103,13 @@ inline void loss_of_block(const loss_arguments& a, std::size_t first, std::size_
   const vector soft_factor = a.kd_weight * a.temperature / static_cast<float>(a.rows) / z_sum;
   const vector ratio = z_sum / t_sum;  // exactly 1 for equal rows
   for (std::size_t c = 0; c < a.classes; ++c) {
-    const vector ez = load_floats<Width>(z + c * Width);
+    const vector ez = load<Width>(z + c * Width);
     vector h = ez;
     if constexpr (Kind == student_exponentials::squared) h = ez * ez;
-    if constexpr (Kind == student_exponentials::separate) h = load_floats<Width>(hard + c * Width);
+    if constexpr (Kind == student_exponentials::separate) h = load<Width>(hard + c * Width);
     vector d = h * hard_factor;
-    if constexpr (Teacher) d += (ez - load_floats<Width>(t + c * Width) * ratio) * soft_factor;
-    store_floats(z + c * Width, d);
+    if constexpr (Teacher) d += (ez - load<Width>(t + c * Width) * ratio) * soft_factor;
+    store(z + c * Width, d);
   }
   for (std::size_t l = 0; l < rows; ++l) {
     if (!finite[l]) continue;

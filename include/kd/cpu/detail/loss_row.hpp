@@ -76,17 +76,17 @@ inline void prefetch_next_tile(const float* at) {
 
 /// The first count (< Width) floats, minus infinity (probability 0) in the other lanes.
 template <std::size_t Width>
-inline float_vec<Width> load_masked(const float* from, std::size_t count) {
+inline vector_of<Width> load_masked(const float* from, std::size_t count) {
   float lanes[Width];
   for (std::size_t i = 0; i < Width; ++i) lanes[i] = i < count ? from[i] : -std::numeric_limits<float>::infinity();
-  return load_floats<Width>(lanes);
+  return load<Width>(lanes);
 }
 
 /// Calls step(i, vector, vector...) for each vector of the given arrays of `count` floats, the tail masked.
 template <std::size_t Width, class Step, class... Arrays>
 inline void for_each_vector(std::size_t count, const Step& step, Arrays... arrays) {
   std::size_t i = 0;
-  for (; i + Width <= count; i += Width) step(i, load_floats<Width>(arrays + i)...);
+  for (; i + Width <= count; i += Width) step(i, load<Width>(arrays + i)...);
   if (i < count) step(i, load_masked<Width>(arrays + i, count - i)...);
 }
 
@@ -95,10 +95,10 @@ template <std::size_t Width>
 inline std::size_t first_position(const float* from, std::size_t count, float value) {
   constexpr std::size_t group = 8 * Width;
   std::size_t i = 0;
-  const float_vec<Width> wanted = splat<Width>(value);
+  const vector_of<Width> wanted = splat<Width>(value);
   for (; i + group <= count; i += group) {
-    typename float_vector<Width>::integers found = {};
-    for (std::size_t j = 0; j < group; j += Width) found |= load_floats<Width>(from + i + j) == wanted;
+    integers_of<Width> found = {};
+    for (std::size_t j = 0; j < group; j += Width) found |= load<Width>(from + i + j) == wanted;
     if (fold_lanes<Width>(found, [](const auto& a, const auto& b) { return a | b; })) break;
   }
   for (; i < count; ++i)
@@ -110,7 +110,7 @@ inline std::size_t first_position(const float* from, std::size_t count, float va
 template <std::size_t Width, student_exponentials Kind, bool Teacher>
 inline loss_tile read_tile(const float* z, const float* t, std::size_t count, const exponential_scale& scale, float* ez,
                            float* et, float* hard) {
-  using vector = float_vec<Width>;
+  using vector = vector_of<Width>;
   constexpr float lowest = std::numeric_limits<float>::lowest();
   vector z_max = splat<Width>(lowest), t_max = z_max;
   if constexpr (Teacher) {
@@ -134,12 +134,12 @@ inline loss_tile read_tile(const float* z, const float* t, std::size_t count, co
   vector z_sum = {}, hard_sum = {}, t_sum = {}, gap = {}, energy = {};
   const auto student = [&](std::size_t i, const vector& dz) {
     const vector e = exp_nonpositive<Width>(dz, scale);
-    store_floats(ez + i, e);
+    store(ez + i, e);
     z_sum += e;
     if constexpr (Kind == student_exponentials::squared) hard_sum += e * e;
     if constexpr (Kind == student_exponentials::separate) {
       const vector h = exp_nonpositive<Width>(dz, hard_scale);
-      store_floats(hard + i, h);
+      store(hard + i, h);
       hard_sum += h;
     }
   };
@@ -154,7 +154,7 @@ inline loss_tile read_tile(const float* z, const float* t, std::size_t count, co
           const auto masked = dt < scale.underflow;
           const vector x = masked ? splat<Width>(scale.zero) : dt;
           const vector e = exp_clamped<Width>(x, scale);
-          store_floats(et + i, e);
+          store(et + i, e);
           t_sum += e;
           energy += e * x;
           // The difference is taken before the division by T: equal rows then give exactly 0. It may be infinite or
@@ -179,9 +179,9 @@ inline loss_tile read_tile(const float* z, const float* t, std::size_t count, co
 
 /// Stores a vector past the caches where the compiler and the instruction set know how; `to` is aligned to it.
 template <std::size_t Width>
-inline void store_streamed(float* to, const float_vec<Width>& v) {
+inline void store_streamed(float* to, const vector_of<Width>& v) {
 #if defined(__clang__)
-  __builtin_nontemporal_store(v, reinterpret_cast<float_vec<Width>*>(to));
+  __builtin_nontemporal_store(v, reinterpret_cast<vector_of<Width>*>(to));
 #else
 #if defined(__AVX512F__)
   if constexpr (Width == 16) return __builtin_ia32_movntps512(to, v);
@@ -192,7 +192,7 @@ inline void store_streamed(float* to, const float_vec<Width>& v) {
 #if defined(__SSE__)
   if constexpr (Width == 4) return __builtin_ia32_movntps(to, v);
 #endif
-  store_floats(to, v);
+  store(to, v);
 #endif
 }
 
@@ -212,20 +212,20 @@ struct gradient_factors {
 template <std::size_t Width, student_exponentials Kind, bool Teacher>
 inline void write_gradient(float* d, const float* ez, const float* et, const float* hard, std::size_t count,
                            const gradient_factors& f, bool stream) {
-  using vector = float_vec<Width>;
+  using vector = vector_of<Width>;
   const auto gradient = [&](std::size_t i) {
-    const vector e = load_floats<Width>(ez + i);
+    const vector e = load<Width>(ez + i);
     vector h = e;
     if constexpr (Kind == student_exponentials::squared) h = e * e;
-    if constexpr (Kind == student_exponentials::separate) h = load_floats<Width>(hard + i);
+    if constexpr (Kind == student_exponentials::separate) h = load<Width>(hard + i);
     if constexpr (!Teacher)
       return vector(h * f.hard);
     else
-      return vector(h * f.hard + (e * f.student - load_floats<Width>(et + i) * f.teacher) * f.soft);
+      return vector(h * f.hard + (e * f.student - load<Width>(et + i) * f.teacher) * f.soft);
   };
   const auto part = [&](std::size_t i, std::size_t lanes) {
     float values[Width];
-    store_floats(values, gradient(i));
+    store(values, gradient(i));
     std::copy_n(values, lanes, d + i);
   };
   std::size_t i = 0;
@@ -236,7 +236,7 @@ inline void write_gradient(float* d, const float* ez, const float* et, const flo
     if (head > 0) part(0, head);
     for (i = head; i + Width <= count; i += Width) store_streamed<Width>(d + i, gradient(i));
   } else {
-    for (; i + Width <= count; i += Width) store_floats(d + i, gradient(i));
+    for (; i + Width <= count; i += Width) store(d + i, gradient(i));
   }
   if (i < count) part(i, count - i);
 }
