@@ -12,6 +12,7 @@
 #include "support/compare.hpp"
 #include "support/loss_definition.hpp"
 #include "support/loss_edge_rows.hpp"
+#include "support/message.hpp"
 
 namespace {
 
@@ -65,27 +66,12 @@ void check_against_definition(const batch& b, const kd::distillation& options, c
   REQUIRE(kd_test::close(terms.kd, want.kd, tolerance));
   REQUIRE(kd_test::close(terms.soft_cross_entropy, want.soft_cross_entropy, tolerance));
   REQUIRE(kd_test::close(terms.total, want.total, tolerance));
-  REQUIRE(!(terms.kd < -tolerance));
+  REQUIRE(terms.kd >= -tolerance);
   REQUIRE(terms.rows == b.rows);
   // Relative to the largest gradient that any row could have, not to this batch's, which may be 0.
-  double worst = 0;
-  for (std::size_t i = 0; i < got.d_student.size(); ++i) {
-    const double error = std::abs(got.d_student[i] - want.d_student[i]);
-    if (!(error <= worst)) worst = error;
-  }
   const double largest =
       (options.ce_weight + options.kd_weight * double{options.temperature}) / static_cast<double>(b.rows);
-  REQUIRE(!(worst > slack * 1e-6 * largest));
-}
-
-template <class Call>
-std::string message_of(const Call& call) {
-  try {
-    call();
-  } catch (const kd::error& error) {
-    return error.what();
-  }
-  return "nothing was thrown";
+  REQUIRE(kd_test::near(got.d_student, want.d_student, {.absolute = slack * 1e-6 * largest}, "d_student"));
 }
 
 template <std::size_t Width>
@@ -156,7 +142,7 @@ TEST_CASE("distillation: fused and unfused agree", "[cpu][distillation]") {
       REQUIRE(kd_test::close(got.result.terms.soft_cross_entropy, want.soft_cross_entropy, 1e-5));
       REQUIRE(got.result.terms.accuracy == want.accuracy);
       REQUIRE(got.result.terms.teacher_agreement == want.teacher_agreement);
-      REQUIRE(!(kd_test::relative_error(got.d_student, d) > 3e-6));
+      REQUIRE(kd_test::near(got.d_student, d, {.of_largest = 3e-6}, "d_student"));
     }
   for (const kd_test::loss_edge_row& edge : kd_test::loss_edge_rows()) {
     if (edge.fault != kd::loss_fault_kind::none) continue;
@@ -172,8 +158,7 @@ TEST_CASE("distillation: fused and unfused agree", "[cpu][distillation]") {
     // The unfused logarithms are floats: their rounding, relative to the largest, times T^2.
     REQUIRE(
         kd_test::close(got.result.terms.total, want.total, 2e-6 + 2e-6 * options.temperature * options.temperature));
-    for (std::size_t c = 0; c < classes; ++c)
-      REQUIRE(!(std::abs(got.d_student[c] - d[c]) > 3e-6 * std::max(1.0f, options.temperature)));
+    REQUIRE(kd_test::near(got.d_student, d, {.absolute = 3e-6 * std::max(1.0f, options.temperature)}, "d_student"));
   }
 }
 
@@ -183,6 +168,7 @@ TEST_CASE("distillation: the gradient is the numeric derivative of the value", "
       batch b = random_batch(2, classes, 21);
       const kd::distillation options{.temperature = T, .kd_weight = 0.5f, .ce_weight = 0.5f};
       const outcome at = fused(b, options);
+      kd_test::comparison gradient("d_student");
       for (std::size_t i = 0; i < 2 * classes; i += 3) {
         const float x = b.student[i], h = 1.0f / 64;
         b.student[i] = x + h;
@@ -191,8 +177,9 @@ TEST_CASE("distillation: the gradient is the numeric derivative of the value", "
         const double below = fused(b, options).result.terms.total;
         b.student[i] = x;
         // Rounding 1e-7 T^2 / h = 6e-5, curvature h^2 / 6.
-        REQUIRE(!(std::abs((above - below) / (2.0 * h) - at.d_student[i]) > 2e-4));
+        gradient.add(at.d_student[i], (above - below) / (2.0 * h), 2e-4, i);
       }
+      REQUIRE(gradient);
     }
 }
 
@@ -234,8 +221,10 @@ TEST_CASE("distillation: a weight of 0 scales its term to 0 and switches nothing
   REQUIRE(soft.result.terms.cross_entropy == both.result.terms.cross_entropy);
   REQUIRE(hard.result.terms.total == 0.5 * both.result.terms.cross_entropy);
   REQUIRE(soft.result.terms.total == 0.5 * both.result.terms.kd);
+  kd_test::comparison sum("hard and soft d_student");
   for (std::size_t i = 0; i < both.d_student.size(); ++i)
-    REQUIRE(!(std::abs(hard.d_student[i] + soft.d_student[i] - both.d_student[i]) > 1e-7f));
+    sum.add(hard.d_student[i] + soft.d_student[i], both.d_student[i], 1e-7);
+  REQUIRE(sum);
 }
 
 TEST_CASE("distillation: cross entropy alone equals the distillation loss without its KD part", "[cpu][distillation]") {
@@ -253,7 +242,7 @@ TEST_CASE("distillation: cross entropy alone equals the distillation loss withou
     REQUIRE(got.terms.total == got.terms.cross_entropy);
     REQUIRE(got.terms.kd == 0.0);
     REQUIRE(got.terms.teacher_agreement == 0.0);
-    REQUIRE(!(kd_test::relative_error(d, want.d_student) > 1e-6));
+    REQUIRE(kd_test::near(d, want.d_student, {.of_largest = 1e-6}, "d_student"));
     const auto distilled = fused(b, {.temperature = 2, .kd_weight = 0, .ce_weight = 1});
     REQUIRE(distilled.result.terms.accuracy == got.terms.accuracy);
   }
@@ -361,7 +350,7 @@ TEST_CASE("distillation: bad arguments are named; no rows give terms of 0", "[cp
   std::vector<std::byte> scratch(kd::cpu::distillation_scratch(par, 4, 10));
   std::vector<float> d(40);
   const auto call = [&](const float* teacher, std::size_t classes, std::size_t bytes) {
-    return message_of([&] {
+    return kd_test::message_of<kd::error>([&] {
       kd::cpu::distillation_forward_backward(par, 4, classes, b.student.data(), teacher, b.labels.data(), {}, d.data(),
                                              std::span(scratch).first(bytes));
     });
@@ -376,7 +365,7 @@ TEST_CASE("distillation: bad arguments are named; no rows give terms of 0", "[cp
   b.labels[2] = 10;
   REQUIRE(begins(call(b.teacher.data(), 10, scratch.size()),
                  "distillation: the label of row 2 must lie in [0,10), received 10; "));
-  REQUIRE(begins(message_of([&] {
+  REQUIRE(begins(kd_test::message_of<kd::error>([&] {
                    kd::cpu::distillation_forward_backward(par, 4, 10, b.student.data(), b.teacher.data(),
                                                           b.labels.data(), {.temperature = 0}, d.data(), scratch);
                  }),

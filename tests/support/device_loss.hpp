@@ -144,13 +144,7 @@ void require_definition(const loss_batch& batch, const kd::distillation& options
   if (got.d_student.empty()) return;
   REQUIRE(got.d_student.size() == b.rows * b.classes);
   const double largest = (ce_weight + kd_weight * T) / n, format = sizeof(Logit) == 4 ? 0 : rounding<Logit>;
-  double worst = 0;
-  for (std::size_t i = 0; i < got.d_student.size(); ++i) {
-    const double error = std::abs(double{got.d_student[i]} - want.d_student[i]) /
-                         (1e-6 * largest + format * std::abs(want.d_student[i]));
-    if (!(error <= worst)) worst = error;
-  }
-  REQUIRE(!(!(worst <= 1)));
+  REQUIRE(near(got.d_student, want.d_student, {.absolute = 1e-6 * largest, .relative = format}, "d_student"));
 }
 
 }  // namespace kd_test
