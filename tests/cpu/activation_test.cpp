@@ -128,8 +128,8 @@ TEST_CASE("dropout: zeroes a share p and keeps the mean", "[cpu][activation][dro
   }
   const double n = static_cast<double>(y.size());
   // Four standard deviations of a binomial share.
-  CHECK(std::abs(kept / n - 0.9) <= 4 * std::sqrt(0.09 / n));
-  CHECK(std::abs(sum / n - 1.0) <= 4 * std::sqrt(0.09 / n) / 0.9);
+  CHECK(kd_test::near(kept / n, 0.9, {.absolute = 4 * std::sqrt(0.09 / n)}));
+  CHECK(kd_test::near(sum / n, 1, {.absolute = 4 * std::sqrt(0.09 / n) / 0.9}));
 }
 
 TEST_CASE("dropout: a probability outside 0..1 is refused", "[cpu][activation][dropout]") {

@@ -84,7 +84,7 @@ void check(const conv2d_geometry& g, std::size_t batch, int threads) {
   std::vector<std::uint8_t> arg(got.size(), 77);
   kd::cpu::conv2d_relu_pool_forward<Width>(team, g, batch, p.x.data(), p.weight.data(), p.bias.data(), got.data(),
                                            arg.data());
-  CHECK(kd_test::relative_error(p.samples(got), p.samples(want.pooled)) <= tolerance);
+  CHECK(kd_test::near(p.samples(got), p.samples(want.pooled), {.of_largest = tolerance}));
   CHECK(arg == want.arg);
 
   aligned_floats dp = kd_test::noisy(6, got.size());
@@ -95,17 +95,17 @@ void check(const conv2d_geometry& g, std::size_t batch, int threads) {
   aligned_floats scratch(kd::cpu::conv2d_scratch(g, batch), std::numeric_limits<float>::quiet_NaN());
   kd::cpu::conv2d_relu_pool_backward_data<Width>(team, g, batch, dp.data(), want.arg.data(), p.weight.data(), false,
                                                  dx.data(), scratch.data());
-  CHECK(kd_test::relative_error(dx, gradients.dx) <= tolerance);
+  CHECK(kd_test::near(dx, gradients.dx, {.of_largest = tolerance}));
   CHECK(p.zero_beyond(dx));
   kd::cpu::conv2d_relu_pool_backward_data<Width>(team, g, batch, dp.data(), want.arg.data(), p.weight.data(), true,
                                                  added.data(), scratch.data());
-  CHECK(kd_test::relative_error(added, gradients.dx_added) <= tolerance);
+  CHECK(kd_test::near(added, gradients.dx_added, {.of_largest = tolerance}));
 
   std::fill(scratch.begin(), scratch.end(), std::numeric_limits<float>::quiet_NaN());
   kd::cpu::conv2d_relu_pool_backward_weight<Width>(team, g, batch, p.x.data(), dp.data(), want.arg.data(), dw.data(),
                                                    db.data(), scratch.data());
-  CHECK(kd_test::relative_error(dw, gradients.dw) <= tolerance);
-  CHECK(kd_test::relative_error(db, gradients.db) <= tolerance);
+  CHECK(kd_test::near(dw, gradients.dw, {.of_largest = tolerance}));
+  CHECK(kd_test::near(db, gradients.db, {.of_largest = tolerance}));
 }
 
 }  // namespace

@@ -78,14 +78,14 @@ void check(const conv2d_geometry& g, std::size_t batch, int threads) {
     y_relu[i] = std::max(y[i] + static_cast<double>(p.bias[i / lanes % g.out_channels]), 0.0);
   const kd_test::conv2d_gradients want(p, p.dy);
   const passes<Width> got(p, threads);
-  CHECK(kd_test::relative_error(p.samples(got.y), p.samples(y)) <= tolerance);
-  CHECK(kd_test::relative_error(p.samples(got.y_relu), p.samples(y_relu)) <= tolerance);
-  CHECK(kd_test::relative_error(got.dx, want.dx) <= tolerance);
+  CHECK(kd_test::near(p.samples(got.y), p.samples(y), {.of_largest = tolerance}));
+  CHECK(kd_test::near(p.samples(got.y_relu), p.samples(y_relu), {.of_largest = tolerance}));
+  CHECK(kd_test::near(got.dx, want.dx, {.of_largest = tolerance}));
   CHECK(p.zero_beyond(got.dx));
-  CHECK(kd_test::relative_error(got.dx_added, want.dx_added) <= tolerance);
+  CHECK(kd_test::near(got.dx_added, want.dx_added, {.of_largest = tolerance}));
   CHECK(p.zero_beyond(got.dx_added));
-  CHECK(kd_test::relative_error(got.dw, want.dw) <= tolerance);
-  CHECK(kd_test::relative_error(got.db, want.db) <= tolerance);
+  CHECK(kd_test::near(got.dw, want.dw, {.of_largest = tolerance}));
+  CHECK(kd_test::near(got.db, want.db, {.of_largest = tolerance}));
   bool dead_taps_are_zero = true;
   for (std::size_t i = 0; i < want.dw.size(); ++i)
     if (want.dw[i] == 0 && got.dw[i] != 0) dead_taps_are_zero = false;

@@ -48,7 +48,7 @@ void check(std::size_t rows, std::size_t vectors, const std::vector<run>& runs, 
   sums.finish();
   // K * 2^-24 at worst for K = 700 products below 1, relative to sums of about sqrt(700) / 3; the floats between the
   // vectors of C are part of the comparison and must be untouched.
-  CHECK(kd_test::relative_error(c, want) <= 2e-6);
+  CHECK(kd_test::near(c, want, {.of_largest = 2e-6}));
 }
 
 template <std::size_t Width>

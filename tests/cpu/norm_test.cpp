@@ -143,22 +143,18 @@ TEST_CASE("batch_norm2d: training pass and gradients match the float64 definitio
           const problem p(s, batch, residual, relu);
           const reference want(p, 1e-5);
           const result got = run(p, 1);
-          CHECK(kd_test::relative_error(got.mean, want.mean) <= 1e-6);
-          CHECK(kd_test::relative_error(got.inv_std, want.inv_std) <= 1e-6);
-          CHECK(kd_test::relative_error(unblocked(s, batch, got.y), want.y) <= 1e-6);
-          CHECK(kd_test::relative_error(got.d_beta, want.d_beta) <= 1e-6);
-          CHECK(kd_test::relative_error(got.d_gamma, want.d_gamma) <= 2e-6);
+          CHECK(kd_test::near(got.mean, want.mean, {.of_largest = 1e-6}));
+          CHECK(kd_test::near(got.inv_std, want.inv_std, {.of_largest = 1e-6}));
+          CHECK(kd_test::near(unblocked(s, batch, got.y), want.y, {.of_largest = 1e-6}));
+          CHECK(kd_test::near(got.d_beta, want.d_beta, {.of_largest = 1e-6}));
+          CHECK(kd_test::near(got.d_gamma, want.d_gamma, {.of_largest = 2e-6}));
           // Batch 2 of one pixel: g - d_beta / M - xhat * d_gamma / M cancels to nothing, in units of g.
-          std::vector<double> errors;
-          double scale = 1e-30, worst = 0;
+          std::vector<double> terms;
           const auto dx = unblocked(s, batch, got.dx);
-          for (std::size_t i = 0; i < dx.size(); ++i) {
-            const std::size_t c = p.channel(i);
-            scale = std::max(scale, std::abs(want.g[i] * static_cast<double>(p.gamma[c]) * want.inv_std[c]));
-            worst = std::max(worst, std::abs(static_cast<double>(dx[i]) - want.dx[i]));
-          }
-          CHECK(worst <= 2e-6 * scale);
-          CHECK(kd_test::relative_error(unblocked(s, batch, got.masked), want.g) <= 0.0);
+          for (std::size_t i = 0; i < dx.size(); ++i)
+            terms.push_back(want.g[i] * static_cast<double>(p.gamma[p.channel(i)]) * want.inv_std[p.channel(i)]);
+          CHECK(kd_test::near(dx, want.dx, {.absolute = 2e-6 * kd_test::largest_magnitude(terms)}));
+          CHECK(kd_test::near(unblocked(s, batch, got.masked), want.g, {}));
           // Gradients beyond the batch are 0.
           CHECK(blocked(s, batch, dx) == got.dx);
           CHECK(blocked(s, batch, unblocked(s, batch, got.masked)) == got.masked);
@@ -176,8 +172,8 @@ TEST_CASE("batch_norm2d: running statistics follow PyTorch", "[cpu][norm]") {
       mean.push_back((1 - m) * static_cast<double>(p.running_mean[c]) + m * want.mean[c]);
       variance.push_back((1 - m) * static_cast<double>(p.running_var[c]) + m * want.variance[c] * n / (n - 1));
     }
-    CHECK(kd_test::relative_error(got.running_mean, mean) <= 1e-6);
-    CHECK(kd_test::relative_error(got.running_var, variance) <= 1e-6);
+    CHECK(kd_test::near(got.running_mean, mean, {.of_largest = 1e-6}));
+    CHECK(kd_test::near(got.running_var, variance, {.of_largest = 1e-6}));
   }
 }
 
@@ -189,8 +185,8 @@ TEST_CASE("batch_norm2d: statistics hold where the mean is far from zero", "[cpu
     const result got = run(p, 1, {.epsilon = 1e-12f});
     CAPTURE(means[i], deviations[i]);
     // Against float64 of the same (rounded) inputs.
-    CHECK(kd_test::relative_error(got.mean, want.mean) <= 1e-6);
-    CHECK(kd_test::relative_error(got.inv_std, want.inv_std) <= 1e-6);
+    CHECK(kd_test::near(got.mean, want.mean, {.of_largest = 1e-6}));
+    CHECK(kd_test::near(got.inv_std, want.inv_std, {.of_largest = 1e-6}));
   }
 }
 
@@ -198,7 +194,7 @@ TEST_CASE("batch_norm2d: a constant channel gives beta and no NaN", "[cpu][norm]
   problem p(kd::image_shape(1, 5, 5), 17, false, false);
   for (float& v : p.x) v = 1234.5678f;
   const result got = run(p, 1);
-  for (const float v : unblocked(p.s, p.batch, got.y)) CHECK(std::abs(v - p.beta[0]) <= 1e-6f);
+  CHECK(kd_test::near(unblocked(p.s, p.batch, got.y), std::vector<float>(p.x.size(), p.beta[0]), {.absolute = 1e-6}));
   for (const float v : got.dx) REQUIRE(std::isfinite(v));
 }
 
@@ -225,10 +221,10 @@ TEST_CASE("batch_norm2d: gradients match numerical differences", "[cpu][norm]") 
     const result got = run(p, 1);
     CAPTURE(relu);
     // Central differences: truncation of order step^2 = 1e-6 times a third derivative of order 10.
-    CHECK(kd_test::relative_error(unblocked(p.s, p.batch, got.dx), differences(&problem::x)) <= 1e-4);
-    CHECK(kd_test::relative_error(got.d_gamma, differences(&problem::gamma)) <= 1e-4);
-    CHECK(kd_test::relative_error(got.d_beta, differences(&problem::beta)) <= 1e-4);
-    CHECK(kd_test::relative_error(unblocked(p.s, p.batch, got.masked), differences(&problem::extra)) <= 1e-4);
+    CHECK(kd_test::near(unblocked(p.s, p.batch, got.dx), differences(&problem::x), {.of_largest = 1e-4}));
+    CHECK(kd_test::near(got.d_gamma, differences(&problem::gamma), {.of_largest = 1e-4}));
+    CHECK(kd_test::near(got.d_beta, differences(&problem::beta), {.of_largest = 1e-4}));
+    CHECK(kd_test::near(unblocked(p.s, p.batch, got.masked), differences(&problem::extra), {.of_largest = 1e-4}));
   }
 }
 
@@ -278,7 +274,7 @@ TEST_CASE("batch_norm2d: inference uses the running statistics", "[cpu][norm]") 
             kd::cpu::batch_norm2d_forward_infer({threads}, s, batch, x.data(), p.gamma.data(), p.beta.data(),
                                                 p.running_mean.data(), p.running_var.data(), {},
                                                 residual ? extra.data() : nullptr, relu, y.data());
-            CHECK(kd_test::relative_error(unblocked(s, batch, y), want) <= 1e-6);
+            CHECK(kd_test::near(unblocked(s, batch, y), want, {.of_largest = 1e-6}));
             if (threads == 1) first = y;
             CHECK(y == first);
           }

@@ -93,7 +93,7 @@ TEST_CASE("max_pool2d: value, tap and gradient match the definition", "[cpu][poo
         CHECK(unblocked(g.out(), batch, y) == want.y);
         CHECK(unblocked(g.out(), batch, std::vector<float>(arg.begin(), arg.end())) == want.arg);
         // Sums of few multiples of 1/8: exact.
-        CHECK(kd_test::relative_error(unblocked(g.in(), batch, dx), want.dx) <= 0.0);
+        CHECK(kd_test::near(unblocked(g.in(), batch, dx), want.dx, {}));
         // Lanes beyond the batch stay 0: writing the rows back gives the same storage.
         CHECK(blocked(g.in(), batch, unblocked(g.in(), batch, dx)) == dx);
         if (threads == 1) {
@@ -135,7 +135,7 @@ TEST_CASE("max_pool2d: gradient matches numerical differences", "[cpu][pool]") {
     want[i] = (loss(up) - loss(down)) / (static_cast<double>(up[i]) - static_cast<double>(down[i]));
   }
   // The step itself is exact; only the float rounding of y, 1e-7 over a step of 2e-3, is left.
-  CHECK(kd_test::relative_error(got, want) <= 1e-3);
+  CHECK(kd_test::near(got, want, {.of_largest = 1e-3}));
 }
 
 TEST_CASE("max_pool2d: NaN wins, all minus infinity takes the first live tap", "[cpu][pool]") {
@@ -183,8 +183,8 @@ TEST_CASE("avg_pool2d_global: mean and its gradient match the definition", "[cpu
         kd::cpu::avg_pool2d_global_forward({threads}, s, batch, blocked(s, batch, x).data(), y.data());
         kd::cpu::avg_pool2d_global_backward({threads}, s, batch, blocked(row, batch, dy).data(), dx.data());
         // Sums of at most 21 floats.
-        CHECK(kd_test::relative_error(unblocked(row, batch, y), want_y) <= 1e-6);
-        CHECK(kd_test::relative_error(unblocked(s, batch, dx), want_dx) <= 2e-7);
+        CHECK(kd_test::near(unblocked(row, batch, y), want_y, {.of_largest = 1e-6}));
+        CHECK(kd_test::near(unblocked(s, batch, dx), want_dx, {.of_largest = 2e-7}));
         CHECK(blocked(s, batch, unblocked(s, batch, dx)) == dx);
       }
 }

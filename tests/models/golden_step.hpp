@@ -134,7 +134,7 @@ void check_golden_step(Device& device, const std::string& file_name, double tole
                          network.input(one.batch, true));
     device.to_rows(output, one.batch, network.forward_train(one.batch, random), student_rows.data());
     device.download(student_rows.data(), rows.size(), rows.data());
-    CHECK(relative_error(rows, file.values(one.name + "/logits")) <= tolerance);
+    CHECK(near(rows, file.values(one.name + "/logits"), {.of_largest = tolerance}, "logits"));
 
     const auto lose = [&](const auto& how) {
       const auto options = kd::loss_numbers(how);
@@ -177,38 +177,40 @@ void check_golden_step(Device& device, const std::string& file_name, double tole
       INFO(name);
       if (!info.spec.trainable) {
         if (file.has(one.name + "/running/" + name))
-          CHECK(relative_error(network.read(info), file.values(one.name + "/running/" + name)) <= tolerance);
+          CHECK(near(network.read(info), file.values(one.name + "/running/" + name), {.of_largest = tolerance}));
         continue;
       }
       const std::vector<float> gradient = network.read_gradient(info), after = network.read(info);
       const auto summary = file.values(one.name + "/grad/" + name);
-      double norm = 0, sum = 0, dot = 0, largest = 0;
+      double norm = 0, sum = 0, dot = 0;
       const std::uint32_t k = file.ordinal.at(name);
       for (std::size_t i = 0; i < gradient.size(); ++i) {
         const auto g = static_cast<double>(gradient[i]);
         norm += g * g;
         sum += g;
         dot += (word(file.seed, i, 0, k, 103) & 1) != 0 ? g : -g;
-        largest = std::max(largest, std::abs(g));
       }
       norm = std::sqrt(norm);
-      CHECK(std::abs(norm - summary[0]) <= tolerance * summary[0]);
-      CHECK(std::abs(sum - summary[1]) <= tolerance * std::max(summary[0], std::abs(summary[1])));
-      CHECK(std::abs(dot - summary[2]) <= tolerance * std::max(summary[0], std::abs(summary[2])));
-      CHECK(std::abs(largest - summary[3]) <= tolerance * summary[3]);
+      CHECK(near(norm, summary[0], {.relative = tolerance}));
+      CHECK(near(sum, summary[1], {.relative = tolerance, .scale_at_least = summary[0]}));
+      CHECK(near(dot, summary[2], {.relative = tolerance, .scale_at_least = summary[0]}));
+      CHECK(near(largest_magnitude(gradient), summary[3], {.relative = tolerance}));
 
       const auto grad_samples = file.values(one.name + "/grad_samples/" + name);
       const auto updated = file.values(one.name + "/updated_samples/" + name);
       std::size_t compared = 0;
+      comparison gradients("gradient"), weights("updated weight");
       for (std::size_t i = 0; i < grad_samples.size(); ++i) {
         const std::size_t at = sample_position(i, gradient.size());
-        CHECK(std::abs(static_cast<double>(gradient[at]) - grad_samples[i]) <= tolerance * summary[3]);
+        gradients.add(static_cast<double>(gradient[at]), grad_samples[i], tolerance * summary[3], at);
         // Adam's first step is lr * sign(g): where g is rounding, its sign is chance.
         if (!(std::abs(grad_samples[i]) > 1e-4 * summary[3]) && grad_samples[i] != 0) continue;
         ++compared;
         const double rounding = std::abs(updated[i]) * 0x1p-23;
-        CHECK(std::abs(static_cast<double>(after[at]) - updated[i]) <= 1e-3 * tolerance + rounding);
+        weights.add(static_cast<double>(after[at]), updated[i], 1e-3 * tolerance + rounding, at);
       }
+      CHECK(gradients);
+      CHECK(weights);
       CHECK(2 * compared >= grad_samples.size());
       double moved = 0;
       for (std::size_t i = 0; i < after.size(); ++i) {
@@ -216,7 +218,7 @@ void check_golden_step(Device& device, const std::string& file_name, double tole
         moved += step * step;
       }
       const double want = file.values(one.name + "/update/" + name)[0];
-      CHECK(std::abs(std::sqrt(moved) - want) <= tolerance * want + 1e-12);
+      CHECK(near(std::sqrt(moved), want, {.absolute = 1e-12, .relative = tolerance}));
     }
   }
 }
@@ -237,7 +239,7 @@ void check_evaluation(Device& device, const std::string& file_name, double toler
   device.gather_images({pixels.data(), set.image, samples.data(), batch}, kd::imagenet_normalisation, {}, {},
                        network.input(batch, true));
   network.forward_train(batch, {file.seed, 0});
-  CHECK(relative_error(kd::train::predict(network, set.train.images).elements(), want) <= tolerance);
+  CHECK(near(kd::train::predict(network, set.train.images).elements(), want, {.of_largest = tolerance}));
 }
 
 }  // namespace kd_test

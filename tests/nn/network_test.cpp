@@ -74,9 +74,9 @@ class functional {
         return f;
       };
       const double numeric = (moved(step) - moved(-step)) / (2 * step);
-      const double error = std::abs(numeric - along) / (std::abs(numeric) + 0.1 * std::sqrt(norm) + 0.01);
-      INFO(t.name.view() << " numeric " << numeric << " backward " << along);
-      CHECK(error <= tolerance);
+      INFO(t.name.view());
+      CHECK(kd_test::near(along, numeric,
+                          {.absolute = tolerance * (0.1 * std::sqrt(norm) + 0.01), .relative = tolerance}));
     }
   }
 
@@ -182,23 +182,23 @@ TEST_CASE("network: initial weights have PyTorch's distributions", "[nn][network
   const kd::network<kd::models::ResNet18, device> teacher(cpu, 1);
   const kd::network<kd::models::LightNN, device> student(cpu, 1);
   const auto moments = [](const std::vector<float>& v) {
-    double sum = 0, squares = 0, largest = 0;
+    double sum = 0, squares = 0;
     for (const float x : v) {
       const auto d = static_cast<double>(x);
       sum += d;
       squares += d * d;
-      largest = std::max(largest, std::abs(d));
     }
     const auto n = static_cast<double>(v.size());
-    return std::array{sum / n, std::sqrt(squares / n), largest};
+    return std::array{sum / n, std::sqrt(squares / n), kd_test::largest_magnitude(v)};
   };
   for (const nn::tensor_info& t : kd::nn::plan_of<kd::models::ResNet18>::tensors) {
     INFO(t.name.view());
     const auto [mean, deviation, largest] = moments(teacher.read(t));
     if (t.spec.rank == 4) {  // He et al., fan out
       const double want = std::sqrt(2.0 / static_cast<double>(t.spec.dims[0] * t.spec.dims[2] * t.spec.dims[3]));
-      CHECK(std::abs(deviation / want - 1) <= 4 / std::sqrt(2.0 * static_cast<double>(t.spec.size())));
-      CHECK(std::abs(mean) <= 5 * want / std::sqrt(static_cast<double>(t.spec.size())));
+      const auto n = static_cast<double>(t.spec.size());
+      CHECK(kd_test::near(deviation, want, {.relative = 4 / std::sqrt(2 * n)}));
+      CHECK(kd_test::near(mean, 0, {.absolute = 5 * want / std::sqrt(n)}));
     } else if (t.name.view().ends_with("bias") && t.name.view() != "fc.bias") {
       CHECK(largest == 0);
     }
@@ -238,8 +238,8 @@ TEST_CASE("network: evaluation of a sample does not depend on its batch", "[nn][
     return out;
   };
   const auto alone = logits_of_first(1);
-  CHECK(kd_test::relative_error(logits_of_first(33), alone) <= 1e-5);
-  CHECK(kd_test::relative_error(logits_of_first(128), alone) <= 1e-5);
+  CHECK(kd_test::near(logits_of_first(33), alone, {.of_largest = 1e-5}));
+  CHECK(kd_test::near(logits_of_first(128), alone, {.of_largest = 1e-5}));
 }
 
 TEST_CASE("device: at least one thread", "[cpu][device]") {

@@ -3,6 +3,7 @@
 #include <limits>
 
 #include "support/catch.hpp"
+#include "support/compare.hpp"
 #include "support/message.hpp"
 #include "support/tiny.hpp"
 
@@ -59,7 +60,7 @@ TEST_CASE("predict: rows do not depend on the batch size, and a partial image is
   const auto whole = kd::train::predict(net, set.train.images);
   const auto parts = kd::train::predict(net, set.train.images, kd::imagenet_normalisation, 7);
   REQUIRE(whole.extents() == parts.extents());
-  for (std::size_t i = 0; i < whole.size(); ++i) CHECK(std::abs(whole.data()[i] - parts.data()[i]) <= 1e-5f);
+  CHECK(kd_test::near(parts.elements(), whole.elements(), {.absolute = 1e-5}));
   const std::vector<std::uint8_t> odd(100);
   CHECK_THROWS_AS(kd::train::predict(net, odd), kd::argument_error);
   CHECK_THROWS_AS(kd::train::predict(net, set.train.images, kd::imagenet_normalisation, 0), kd::argument_error);

@@ -3,6 +3,7 @@
 #include <limits>
 
 #include "support/catch.hpp"
+#include "support/compare.hpp"
 #include "support/message.hpp"
 #include "support/tiny.hpp"
 
@@ -55,10 +56,10 @@ TEST_CASE("distil: cached logits and a live teacher give the same student", "[tr
   CHECK(history.back().kd > 0);
   CHECK(history.back().teacher_agreement > 0.25);
   // The live teacher evaluates other batches than the cache did, but each of its rows alone.
-  CHECK(std::abs(history.back().loss - live_history.back().loss) <= 1e-4 * history.back().loss);
+  CHECK(near(live_history.back().loss, history.back().loss, {.relative = 1e-4}));
   CHECK(before == std::vector<float>(teacher.parameters(), teacher.parameters() + teacher.parameter_count));
   // The total is the weighted sum of the terms that are reported apart.
-  CHECK(std::abs(history[0].loss - 0.5 * history[0].cross_entropy - 0.5 * history[0].kd) <= 1e-9);
+  CHECK(near(history[0].loss, 0.5 * history[0].cross_entropy + 0.5 * history[0].kd, {.absolute = 1e-9}));
   CHECK(history[0].soft_cross_entropy > history[0].kd);
 }
 
@@ -71,7 +72,7 @@ TEST_CASE("distil: cached logits follow the sample, not its place in the batch",
   tiny student(cpu, 2);
   for (const auto& epoch :
        kd::train::distil(student, logits, set, {}, kd::optim::adam{}, {.epochs = 2, .batch_size = 32}))
-    CHECK(std::abs(epoch.teacher_agreement - epoch.accuracy) <= 1e-12);
+    CHECK(near(epoch.teacher_agreement, epoch.accuracy, {.absolute = 1e-12}));
 }
 
 TEST_CASE("distil: augmentation refuses cached logits and takes a live teacher", "[train][distillation]") {
@@ -99,7 +100,7 @@ TEST_CASE("trainer: schedules change the learning rate by epoch or by step", "[t
   };
   CHECK(rates(kd::optim::schedule::constant()) == std::vector<double>{1e-3, 1e-3, 1e-3});
   const auto stairs = rates(kd::optim::schedule::step(1, 0.5));
-  CHECK(std::abs(stairs[2] - 0.25e-3) <= 1e-12);
+  CHECK(near(stairs[2], 0.25e-3, {.absolute = 1e-12}));
   CHECK(rates(kd::optim::schedule::cosine(3))[2] < 0.5e-3);
   CHECK(rates(kd::optim::schedule::one_cycle(12)).back() < 1e-6);
 }
