@@ -6,21 +6,23 @@
 #include <CLI/CLI.hpp>
 #include <cstdio>
 #include <exception>
+#include <optional>
 #include <string>
 
 namespace {
 
 struct settings {
-  std::string model, weights, data, logits, device = "auto", precision = "fp32", pixels = "imagenet";
+  std::string model, weights, data, logits, device = "auto", precision = "fp32", pixels;
   int threads = kd::cpu::parallel::available();
 };
 
 template <class Model, class Device>
 void evaluate_model(const settings& s, const kd::data::dataset& set, Device& device) {
-  kd::network<Model, Device> network(device, 0);
+  std::optional<kd::normalisation> pixels;  // what the file says, unless it was asked for
+  if (!s.pixels.empty()) pixels = s.pixels == "cifar10" ? kd::cifar10_normalisation : kd::imagenet_normalisation;
+  kd::network<Model, Device> network(device, 0, pixels);
   kd::train::load_weights(network, s.weights);
-  const auto& pixels = s.pixels == "cifar10" ? kd::cifar10_normalisation : kd::imagenet_normalisation;
-  const kd::tensor<float, 2> logits = kd::train::predict(network, set.test.images, pixels);
+  const kd::tensor<float, 2> logits = kd::train::predict(network, set.test.images);
   const kd::train::evaluation result = kd::train::evaluate_logits(logits, set.test.labels);
   std::printf("%s on %s: %zu test images, top-1 %.2f %%, top-5 %.2f %%\n", s.model.c_str(), set.name.c_str(),
               result.samples, 100 * result.top1, 100 * result.top5);
@@ -58,7 +60,8 @@ int main(int argc, char** argv) {
   app.add_option("--data", s.data,
                  "folder with CIFAR-10 or CIFAR-100 binary files (default: KD_DATA, else synthetic images)");
   app.add_option("--logits", s.logits, "write the test set's logits here: safetensors, one tensor \"logits\"");
-  app.add_option("--normalisation", s.pixels)->check(CLI::IsMember({"imagenet", "cifar10"}))->capture_default_str();
+  app.add_option("--normalisation", s.pixels, "constants for the pixels (default: those of the file, else imagenet)")
+      ->check(CLI::IsMember({"imagenet", "cifar10"}));
   app.add_option("--device", s.device, "cpu, cuda, or auto: the GPU where there is one")
       ->check(CLI::IsMember({"auto", "cpu", "cuda"}))
       ->capture_default_str();

@@ -30,7 +30,7 @@ struct settings {
   double learning_rate = 0.001;
   int threads = kd::cpu::parallel::available();
   bool demo = false, download = false, augment = false;
-  std::string download_url, pixels = "imagenet";
+  std::string download_url, pixels;
 };
 
 /// Trains the runs of one data set and class count that are not done yet.
@@ -57,7 +57,8 @@ class experiment {
     return (fs::path(settings_.out) / folder / (key + suffix)).string();
   }
 
-  kd::normalisation pixels() const {
+  std::optional<kd::normalisation> pixels() const {
+    if (settings_.pixels.empty()) return {};
     return settings_.pixels == "cifar10" ? kd::cifar10_normalisation : kd::imagenet_normalisation;
   }
 
@@ -68,12 +69,11 @@ class experiment {
     else if (spec.model != report::all_runs[0].model && done_.find(report::all_runs[0].id, seed))
       load_teacher(seed);
     const std::string key = report::key_of(spec.id, seed);
-    kd::network<Model, Device> net(device_, seed);
+    kd::network<Model, Device> net(device_, seed, pixels());
     const kd::train::options options{
         .epochs = settings_.epochs,
         .batch_size = settings_.batch_size,
         .seed = seed,
-        .pixels = pixels(),
         .augment = settings_.augment ? kd::augmentation{.crop_padding = 4, .flip = true} : kd::augmentation{},
         .name = key,
         .checkpoint = file("state", key, ".safetensors"),
@@ -91,7 +91,7 @@ class experiment {
                                        : kd::train::distil(net, teacher_logits_, set_, loss, adam, options);
     }
     for (const kd::train::epoch_record& epoch : result.curve) result.seconds += epoch.seconds;
-    const kd::tensor<float, 2> logits = kd::train::predict(net, set_.test.images, pixels());
+    const kd::tensor<float, 2> logits = kd::train::predict(net, set_.test.images);
     result.test_accuracy = kd::train::evaluate_logits(logits, set_.test.labels).top1_percent();
     if (spec.model != report::all_runs[0].model && teacher_ && teacher_seed_ == seed)
       result.teacher_agreement = 100 * kd::train::agreement(logits, teacher_test_logits_);
@@ -106,16 +106,16 @@ class experiment {
     run(report::all_runs[0], seed);
     load_teacher(seed);
     if (!settings_.augment && teacher_logits_.size() == 0)
-      teacher_logits_ = kd::train::predict(*teacher_, set_.train.images, pixels());
+      teacher_logits_ = kd::train::predict(*teacher_, set_.train.images);
   }
 
   void load_teacher(std::uint64_t seed) {
     if (teacher_ && teacher_seed_ == seed) return;
-    teacher_.emplace(device_, seed);
+    teacher_.emplace(device_, seed, pixels());
     kd::train::load_weights(*teacher_, file("weights", report::key_of(report::all_runs[0].id, seed), ".safetensors"));
     teacher_seed_ = seed;
     teacher_logits_ = {};
-    teacher_test_logits_ = kd::train::predict(*teacher_, set_.test.images, pixels());
+    teacher_test_logits_ = kd::train::predict(*teacher_, set_.test.images);
   }
 
   const settings& settings_;
@@ -206,9 +206,8 @@ int main(int argc, char** argv) {
   app.add_option("--threads", s.threads, "processor threads")->capture_default_str();
   app.add_option("--batch-size", s.batch_size)->check(CLI::PositiveNumber)->capture_default_str();
   app.add_option("--learning-rate", s.learning_rate)->capture_default_str();
-  app.add_option("--normalisation", s.pixels, "constants for the pixels")
-      ->check(CLI::IsMember({"imagenet", "cifar10"}))
-      ->capture_default_str();
+  app.add_option("--normalisation", s.pixels, "constants for the pixels (default: imagenet)")
+      ->check(CLI::IsMember({"imagenet", "cifar10"}));
   app.add_flag("--augment", s.augment, "random crop and flip; the teacher then sees every augmented batch");
   app.add_flag("--download", s.download, "fetch CIFAR-10 into the data folder first");
   app.add_option("--download-url", s.download_url, "another address of the same archive");

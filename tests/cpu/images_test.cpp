@@ -113,3 +113,13 @@ TEST_CASE("images: a standard deviation that is not positive is refused", "[cpu]
     CHECK_THROWS_AS(kd::cpu::gather_images({1}, batch, {{0, 0, 0}, {1, bad, 1}}, {}, 0, 0, out.data()),
                     kd::argument_error);
 }
+
+TEST_CASE("images: of a normalisation only the entries of the image's channels count", "[cpu][images]") {
+  const kd::shape s = kd::image_shape(1, 1, 2);
+  const std::vector<std::uint8_t> images{0, 255};
+  const std::uint32_t index = 0;
+  std::vector<float> out(kd::cpu::storage_size(s, 1));
+  kd::cpu::gather_images({1}, {images.data(), s, &index, 1}, {{0.5f}, {0.25f}}, {}, 0, 0, out.data());
+  CHECK(std::abs(out[0] + 2) <= 1e-6f);
+  CHECK(std::abs(out[lanes] - 2) <= 1e-6f);
+}

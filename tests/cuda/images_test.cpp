@@ -133,6 +133,8 @@ TEST_CASE("cuda gather_images: bad arguments are refused, an empty batch launche
     });
     CHECK(kd_test::holds(message, "kd::cuda::gather_images", "standard deviation"));
   }
+  // Of one channel only the first entries count.
+  kd::cuda::gather_images(s, nullptr, kd::image_shape(1, 2, 2), nullptr, 0, {{0.5f}, {0.25f}}, {}, 0, 0, nullptr, none);
   const auto message = kd_test::message_of<kd::argument_error>([&] {
     kd::cuda::gather_images(s, nullptr, size, nullptr, 1, kd::cifar10_normalisation, {std::size_t{1} << 31, false}, 0,
                             0, nullptr, none);

@@ -137,6 +137,39 @@ TEST_CASE("cuda resume: a run that was stopped goes on to the same bits", "[cuda
   CHECK(weights_of(rest) == weights_of(whole));
 }
 
+TEST_CASE("cuda train: teacher and student are normalised each by its own, in files and in recorded steps too",
+          "[cuda][train][normalisation]") {
+  const auto set = quadrants(32, 24);
+  const folder files;
+  const kd::normalisation unit{{0, 0, 0}, {1, 1, 1}};
+  const kd::train::options one{.epochs = 2, .batch_size = 16, .seed = 4};
+  const auto losses = [&]<class Device>(Device& d) {
+    using network = kd::network<TinyNet, Device>;
+    network teacher(d, 1, unit), student(d, 2), cached(d, 2);
+    kd::train::trainer<network, kd::distillation, kd::optim::adam, kd::train::live_teacher<network>> run(
+        student, set, {}, {}, one, {&teacher});
+    std::vector<double> all{kd::train::distil(cached, teacher, set, {}, kd::optim::adam{}, one)[0].kd};
+    all.push_back(run.run_epoch().kd);
+    // Other weights are taken up between two epochs, and with them another normalisation.
+    const std::string file = files / kd::text("unit-", sizeof(network));
+    kd::train::save_weights(teacher, file);
+    kd::train::load_weights(student, file);
+    CHECK(student.pixels() == unit);
+    all.push_back(run.run_epoch().loss);
+    all.push_back(kd::train::predict(student, set.test.images)(3, 1));
+    return all;
+  };
+  device gpu;
+  kd::cpu::device cpu(2);
+  const auto got = losses(gpu), want = losses(cpu);
+  for (std::size_t i = 0; i < want.size(); ++i) {
+    INFO(i << ": " << want[i] << " on the CPU, " << got[i] << " on the GPU");
+    CHECK(std::abs(got[i] - want[i]) <= 1e-3 * std::abs(want[i]));
+  }
+  // The live teacher saw what the cached one saw.
+  CHECK(std::abs(got[1] - got[0]) <= 1e-3 * got[0]);
+}
+
 TEST_CASE("cuda train: evaluating between epochs with larger batches does not disturb what was recorded",
           "[cuda][train][graph]") {
   const auto set = quadrants(32, 40);
@@ -149,8 +182,8 @@ TEST_CASE("cuda train: evaluating between epochs with larger batches does not di
   for (std::size_t epoch = 0; epoch < 4; ++epoch) {
     run.run_epoch();
     // Larger than any training batch in memory: the arena has to grow and moves.
-    (void)kd::train::predict(watched, set.test.images, kd::imagenet_normalisation, 40);
-    (void)kd::train::predict(watched, set.test.images, kd::imagenet_normalisation, 1);
+    (void)kd::train::predict(watched, set.test.images, 40);
+    (void)kd::train::predict(watched, set.test.images, 1);
   }
   CHECK(weights_of(plain) == weights_of(watched));
 }

@@ -204,6 +204,10 @@ TEST_CASE("programs: bad input gets a message with name, value and remedy, and a
        data + "--model LightNN --weights '" + dir / "light.safetensors" + "' --logits '" + dir / "file/l" + "'",
        1,
        {"file/l"}},
+      {"evaluate",
+       data + "--model LightNN --normalisation cifar10 --weights '" + dir / "light.safetensors" + "'",
+       1,
+       {"light.safetensors", "mean [0.485,0.456,0.406]", "was given mean [0.4914,0.4822,0.4465]"}},
       {"evaluate", data + "--threads 0 --model LightNN --weights '" + dir / "light.safetensors" + "'", 1, {"threads"}},
   };
   for (const bad& one : all) {

@@ -58,10 +58,10 @@ TEST_CASE("predict: rows do not depend on the batch size, and a partial image is
   kd::network<kd_test::TinyNet, kd::cpu::device> net(cpu, 1);
   const auto set = kd_test::quadrants(50, 4);
   const auto whole = kd::train::predict(net, set.train.images);
-  const auto parts = kd::train::predict(net, set.train.images, kd::imagenet_normalisation, 7);
+  const auto parts = kd::train::predict(net, set.train.images, 7);
   REQUIRE(whole.extents() == parts.extents());
   CHECK(kd_test::near(parts.elements(), whole.elements(), {.absolute = 1e-5}));
   const std::vector<std::uint8_t> odd(100);
   CHECK_THROWS_AS(kd::train::predict(net, odd), kd::argument_error);
-  CHECK_THROWS_AS(kd::train::predict(net, set.train.images, kd::imagenet_normalisation, 0), kd::argument_error);
+  CHECK_THROWS_AS(kd::train::predict(net, set.train.images, 0), kd::argument_error);
 }

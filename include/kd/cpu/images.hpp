@@ -134,14 +134,11 @@ inline void gather_row(const lane_source (&sources)[lanes], const shape& s, cons
 /// random_at(seed, random_stream::augmentation, sample, epoch), as torchvision's RandomCrop(size, padding) followed by
 /// RandomHorizontalFlip on an 8-bit image. Channels beyond the third use the third's constants.
 /// @param out [block][H][W][C][16]
-/// @throws argument_error when a standard deviation is not positive
+/// @throws argument_error when the normalisation is not usable for so many channels
 inline void gather_images(const parallel& par, const image_batch& batch, const normalisation& norm,
                           const augmentation& augment, std::uint64_t seed, std::uint32_t epoch, float* out) {
-  for (const float deviation : norm.std)
-    if (!(deviation > 0.0f))
-      reject_argument("kd::cpu::gather_images", "the standard deviation of a normalisation must be positive", deviation,
-                      "take imagenet_normalisation, cifar10_normalisation or values computed from the data");
   const shape& s = batch.size;
+  check_normalisation("kd::cpu::gather_images", norm, s.channels);
   if (batch.count == 0 || s.size() == 0) return;
   par.split(blocks_of(batch.count) * s.height, [&](std::size_t begin, std::size_t end, std::size_t) {
     detail::lane_source sources[lanes];

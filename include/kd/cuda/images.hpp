@@ -17,23 +17,21 @@ namespace kd::inline KD_ABI::cuda {
 /// @param images [sample][C][H][W]
 /// @param epoch_counter in device memory, added to `epoch`; null for none
 /// @param out [count][H][W][C]; T is float or kernel::bfloat16
-/// @throws argument_error when a standard deviation is not positive, or an image and its border exceed 2^31 elements
+/// @throws argument_error when the normalisation is not usable for so many channels, or an image and its border exceed
+/// 2^31 elements
 template <class T>
 KD_HIDDEN void gather_images(const stream& s, const std::uint8_t* images, const shape& size,
                              const std::uint32_t* indices, std::size_t count, const normalisation& norm,
                              const augmentation& augment, std::uint64_t seed, std::uint32_t epoch,
                              const std::uint32_t* epoch_counter, T* out) {
   const char* const where = "kd::cuda::gather_images";
-  for (const float deviation : norm.std)
-    if (!(deviation > 0.0f))
-      reject_argument(where, "the standard deviation of a normalisation must be positive", deviation,
-                      "take imagenet_normalisation, cifar10_normalisation or values computed from the data");
+  check_normalisation(where, norm, size.channels);
   if (augment.crop_padding > 0x10000000u)
     reject_argument(where, "crop_padding must be at most 268435456", augment.crop_padding, "4 is usual");
   const std::uint32_t elements = detail::size32(where, "elements of an image", size.size());
   if (count == 0 || elements == 0) return;
   kernel::image_changes changes{};
-  for (std::size_t c = 0; c < 3; ++c) {
+  for (std::size_t c = 0; c < normalisation::used(size.channels); ++c) {
     changes.scale[c] = 1.0f / (255.0f * norm.std[c]);
     changes.shift[c] = -norm.mean[c] / norm.std[c];
   }

@@ -3,10 +3,12 @@
 
 #include <algorithm>
 #include <cmath>
+#include <optional>
 #include <utility>
 #include <vector>
 
 #include "kd/backend/device.hpp"
+#include "kd/core/image_view.hpp"
 #include "kd/core/random.hpp"
 #include "kd/nn/activation_memory.hpp"
 #include "kd/nn/canonical.hpp"
@@ -14,7 +16,8 @@
 
 namespace kd::inline KD_ABI {
 
-/// Owns the parameters, gradients and running statistics of `Model`, one flat buffer each, and its activations.
+/// Owns the parameters, gradients and running statistics of `Model`, one flat buffer each, and its activations; knows
+/// how the pixels of its images are normalised, since its weights are right for that alone.
 ///
 /// Buffers grow to the largest batch seen and are then kept: a training step allocates nothing. Move-only.
 template <class Model, backend::device Device>
@@ -27,9 +30,12 @@ class network {
   static constexpr std::size_t state_count = plan::state_count;
   static constexpr std::size_t classes = plan::output.channels;
 
-  /// A network with the initial weights of `seed`: equal seeds give equal weights on every device.
-  network(Device& device, std::uint64_t seed)
+  /// A network with the initial weights of `seed`: equal seeds give equal weights on every device. Its images are
+  /// normalised by `pixels`; where nothing is given, by ImageNet's constants or those of the file that is loaded.
+  /// Throws argument_error where a standard deviation is not positive.
+  network(Device& device, std::uint64_t seed, std::optional<normalisation> pixels = {})
       : device_(&device),
+        pixels_given_(pixels.has_value()),
         parameters_(device.template allocate<float>(parameter_count)),
         gradients_(device.template allocate<float>(parameter_count)),
         state_(device.template allocate<float>(state_count)),
@@ -38,6 +44,7 @@ class network {
       if (n.kind == nn::layer_kind::other && !device.images_are_float())
         reject_argument("kd::network", "layers of your own work on floats, so the precision must be fp32 or tf32",
                         "bf16", "choose another precision for this network");
+    set_pixels(pixels.value_or(imagenet_normalisation));
     initialise(seed);
   }
 
@@ -52,6 +59,23 @@ class network {
   /// Training batches that the running statistics have seen: PyTorch's num_batches_tracked.
   std::int64_t batches_tracked = 0;
 
+  /// How the pixels of its images become its input; entries beyond its channels have mean 0 and std 1.
+  const normalisation& pixels() const { return pixels_; }
+  /// Whether the constructor was told them: a file that says otherwise is then an error.
+  bool pixels_given() const { return pixels_given_; }
+  /// Takes over the normalisation that the weights were trained with, as load_weights does.
+  void set_pixels(const normalisation& pixels) {
+    check_normalisation("kd::network", pixels, plan::input.channels);
+    normalisation used{{0, 0, 0}, {1, 1, 1}};
+    for (std::size_t c = 0; c < normalisation::used(plan::input.channels); ++c) {
+      used.mean[c] = pixels.mean[c];
+      used.std[c] = pixels.std[c];
+    }
+    if (used == pixels_) return;
+    pixels_ = used;
+    ++layout_;
+  }
+
   /// Makes room for batches of up to `batch` samples.
   void reserve(std::size_t batch, bool training) {
     const std::size_t padded = Device::padded(batch);
@@ -59,7 +83,7 @@ class network {
     grow(scratch_, scratch_size(batch, std::make_index_sequence<plan::node_count>{}));
   }
 
-  /// Changes whenever a buffer has moved: a step that was recorded before is void then.
+  /// Changes whenever a buffer has moved or the normalisation is another: a step that was recorded before is void then.
   std::uint32_t layout() const { return layout_; }
 
   /// Where the input of the next forward pass goes, in the device's layout.
@@ -252,6 +276,8 @@ class network {
   }
 
   Device* device_;
+  bool pixels_given_;
+  normalisation pixels_{};
   std::uint32_t layout_ = 0;
   buffer<float> parameters_, gradients_, state_, fixed_, arena_, scratch_;
 };

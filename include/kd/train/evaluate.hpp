@@ -6,7 +6,6 @@
 #include <span>
 #include <vector>
 
-#include "kd/core/image_view.hpp"
 #include "kd/core/tensor.hpp"
 #include "kd/data/loader.hpp"
 #include "kd/nn/network.hpp"
@@ -69,10 +68,10 @@ inline double agreement(const tensor<float, 2>& a, const tensor<float, 2>& b) {
   return a.extent(0) == 0 ? 0 : static_cast<double>(same) / static_cast<double>(a.extent(0));
 }
 
-/// The logits [N,Classes] of all images [N,C,H,W] in file order, in evaluation mode: running statistics, no dropout.
+/// The logits [N,Classes] of all images [N,C,H,W] in file order, normalised as the network's pixels() say, in
+/// evaluation mode: running statistics, no dropout.
 template <class Network>
-tensor<float, 2> predict(Network& network, std::span<const std::uint8_t> images,
-                         const normalisation& pixels = imagenet_normalisation, std::size_t batch_size = 128) {
+tensor<float, 2> predict(Network& network, std::span<const std::uint8_t> images, std::size_t batch_size = 128) {
   constexpr shape in = Network::plan::input;
   if (images.size() % in.size() != 0)
     reject_argument("kd::train::predict", text("a whole number of images of ", in.size(), " bytes"), images.size(),
@@ -90,7 +89,7 @@ tensor<float, 2> predict(Network& network, std::span<const std::uint8_t> images,
   auto rows = device.template allocate<float>(batch_size * Network::classes);
   for (std::size_t begin = 0; begin < samples; begin += batch_size) {
     const std::size_t count = std::min(batch_size, samples - begin);
-    device.gather_images({resident.data(), in, order.data() + begin, count}, pixels, {}, {},
+    device.gather_images({resident.data(), in, order.data() + begin, count}, network.pixels(), {}, {},
                          network.input(count, false));
     device.to_rows(Network::plan::output, count, network.forward_infer(count), rows.data());
     device.download(rows.data(), count * Network::classes, logits.data() + begin * Network::classes);

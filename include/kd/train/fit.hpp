@@ -104,7 +104,7 @@ std::vector<epoch_record> distil(Network& student, Teacher& teacher, const data:
   static_assert(Teacher::classes == Network::classes,
                 "kd::train::distil: the teacher's classes must equal the student's");
   if (!settings.augment.any())
-    return distil(student, predict(teacher, set.train.images, settings.pixels), set, loss, optimiser, settings);
+    return distil(student, predict(teacher, set.train.images), set, loss, optimiser, settings);
   trainer<Network, distillation, Optimiser, live_teacher<Teacher>> one(student, set, loss, optimiser, settings,
                                                                        live_teacher<Teacher>{&teacher});
   return run(one);
@@ -112,9 +112,8 @@ std::vector<epoch_record> distil(Network& student, Teacher& teacher, const data:
 
 /// What a network gets right on one split.
 template <class Network>
-evaluation evaluate(Network& network, const data::split& split, const normalisation& pixels = imagenet_normalisation,
-                    std::size_t batch_size = 128) {
-  return evaluate_logits(predict(network, split.images, pixels, batch_size), split.labels);
+evaluation evaluate(Network& network, const data::split& split, std::size_t batch_size = 128) {
+  return evaluate_logits(predict(network, split.images, batch_size), split.labels);
 }
 
 }  // namespace kd::inline KD_ABI::train

@@ -15,7 +15,6 @@ struct options {
   std::size_t epochs = 10;
   std::size_t batch_size = 128;
   std::uint64_t seed = 0;  // of the order of samples, the augmentation and dropout
-  normalisation pixels = imagenet_normalisation;
   augmentation augment = {};
   optim::schedule schedule = {};  // factor on the optimiser's learning rate
   std::string name = "network";   // in progress and logs

@@ -56,9 +56,10 @@ inline void describe(io::json& out, const optim::schedule& s) {
 
 }  // namespace detail
 
-/// Everything that decides the weights, but not the number of epochs, so that a run can be made longer.
+/// Everything that decides the weights, but not the number of epochs, so that a run can be made longer. `norm` is the
+/// network's.
 template <class Loss, class Optimiser>
-io::json recipe(const Loss& loss, const Optimiser& optimiser, const options& settings) {
+io::json recipe(const Loss& loss, const Optimiser& optimiser, const options& settings, const normalisation& norm) {
   io::json out = io::json::object();
   detail::describe(out, loss);
   detail::describe(out, optimiser);
@@ -66,8 +67,8 @@ io::json recipe(const Loss& loss, const Optimiser& optimiser, const options& set
   out["batch_size"] = settings.batch_size;
   out["seed"] = settings.seed;
   io::json pixels = io::json::array();
-  for (const float x : settings.pixels.mean) pixels.push_back(x);
-  for (const float x : settings.pixels.std) pixels.push_back(x);
+  for (const float x : norm.mean) pixels.push_back(x);
+  for (const float x : norm.std) pixels.push_back(x);
   out["pixels"] = std::move(pixels);
   out["crop_padding"] = settings.augment.crop_padding;
   out["flip"] = settings.augment.flip;

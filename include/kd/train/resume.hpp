@@ -45,7 +45,7 @@ inline constexpr const char* moment_prefix = "optimizer.";
 
 template <class Trainer>
 std::string recipe_of(const Trainer& run) {
-  return recipe(run.loss(), run.optimiser(), run.settings()).dump();
+  return recipe(run.loss(), run.optimiser(), run.settings(), run.network().pixels()).dump();
 }
 
 }  // namespace detail

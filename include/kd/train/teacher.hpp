@@ -16,7 +16,8 @@ struct cached_teacher {
   const tensor<float, 2>* logits;
 };
 
-/// A network that sees every augmented batch as the student sees it; it only evaluates and never learns.
+/// A network that sees every augmented batch as the student sees it, normalised as its own weights want it; it only
+/// evaluates and never learns.
 template <class Network>
 struct live_teacher {
   Network* network;

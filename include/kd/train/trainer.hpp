@@ -206,9 +206,9 @@ class trainer {
     device.begin_step(scalars_.data(), position_.data(), current_.data(), samples_.data(), labels_.data(),
                       has_cache ? teacher_table_.data() : nullptr, classes, count, batch_indices_.data(),
                       batch_labels_.data(), teacher_rows_.data());
-    gather(count, network_->input(count, true));
+    gather(count, network_->pixels(), network_->input(count, true));
     if constexpr (has_live) {
-      gather(count, teacher_.network->input(count, false));
+      gather(count, teacher_.network->pixels(), teacher_.network->input(count, false));
       device.to_rows(Network::plan::output, count, teacher_.network->forward_infer(count), teacher_rows_.data());
     }
     const float* student = network_->forward_train(count, random);
@@ -229,10 +229,10 @@ class trainer {
                   moment(1), meter_.data());
   }
 
-  void gather(std::size_t count, float* input) {
-    network_->device().gather_images({images_.data(), Network::plan::input, batch_indices_.data(), count},
-                                     settings_.pixels, settings_.augment,
-                                     {settings_.seed, 0, &std::as_const(current_).data()->epoch}, input);
+  void gather(std::size_t count, const normalisation& pixels, float* input) {
+    network_->device().gather_images({images_.data(), Network::plan::input, batch_indices_.data(), count}, pixels,
+                                     settings_.augment, {settings_.seed, 0, &std::as_const(current_).data()->epoch},
+                                     input);
   }
 
   void clear_meter() {

@@ -1,8 +1,11 @@
 /// Weights of a network as a safetensors file with PyTorch's names, shapes and order of elements.
 #pragma once
 
+#include <atomic>
 #include <cmath>
 #include <cstdint>
+#include <cstdio>
+#include <optional>
 #include <set>
 #include <string>
 #include <string_view>
@@ -27,11 +30,74 @@ inline std::string counter_behind(std::string_view name) {
   return text(name, "num_batches_tracked");
 }
 
+/// The metadata entry {"mean":[...],"std":[...]}, one number for each channel that uses one.
+inline constexpr std::string_view normalisation_key = "kd.normalisation";
+
+inline std::string to_json(const normalisation& norm, std::size_t channels) {
+  io::json out = io::json::object();
+  for (std::size_t c = 0; c < normalisation::used(channels); ++c) {
+    out["mean"].push_back(norm.mean[c]);
+    out["std"].push_back(norm.std[c]);
+  }
+  return out.dump();
+}
+
+/// What the file says of its images; nothing where it was not written by kd.
+inline std::optional<normalisation> normalisation_of(const io::safetensors_file& file, std::size_t channels) {
+  const std::string* const entry = file.find_metadata(normalisation_key);
+  if (entry == nullptr) return {};
+  const std::string source = text(file.path(), ": metadata \"", normalisation_key, "\"");
+  const io::json root = io::json::parse(*entry, source);
+  normalisation norm{{0, 0, 0}, {1, 1, 1}};
+  const auto read = [&](const char* name, float(&to)[3]) {
+    const io::json* const list = root.find(name);
+    if (list == nullptr || list->size() != normalisation::used(channels)) return false;
+    for (std::size_t c = 0; c < list->size(); ++c) {
+      if (!list->items()[c].is_number()) return false;
+      to[c] = static_cast<float>(list->items()[c].as_number());
+    }
+    return true;
+  };
+  if (!read("mean", norm.mean) || !read("std", norm.std) || !is_usable(norm, channels))
+    throw file_error(text(source, " must be {\"mean\":[...],\"std\":[...]} with ", normalisation::used(channels),
+                          " finite numbers each, std positive, found ", *entry,
+                          "; the file is damaged or of another network: save it again"));
+  return norm;
+}
+
+/// Says once in a program that a file does not know its normalisation.
+inline void say_imagenet(const std::string& path) {
+  static std::atomic<bool> said = false;
+  if (said.exchange(true)) return;
+  std::fprintf(stderr,
+               "kd: %s does not say how the pixels of its images were normalised: ImageNet's constants are taken; if "
+               "they are not right, give the network others when it is made\n",
+               path.c_str());
+}
+
+/// The normalisation that a network has after it has loaded the file. Throws file_error where the two differ.
+template <class Network>
+normalisation pixels_after(const io::safetensors_file& file, const Network& network) {
+  const std::size_t channels = Network::plan::input.channels;
+  const std::optional<normalisation> found = normalisation_of(file, channels);
+  if (!network.pixels_given()) {
+    if (!found) say_imagenet(file.path());
+    return found.value_or(imagenet_normalisation);
+  }
+  if (found && *found != network.pixels())
+    throw file_error(text(file.path(), ": its weights were trained on pixels normalised by ", text_of(*found, channels),
+                          ", the network was given ", text_of(network.pixels(), channels),
+                          "; give it the file's, or nothing to take them from the file"));
+  return network.pixels();
+}
+
 }  // namespace detail
 
-/// Adds every tensor of a network to a file, running statistics and num_batches_tracked included.
+/// Adds every tensor of a network to a file, running statistics and num_batches_tracked included, and how its pixels
+/// are normalised.
 template <class Network>
 void add_weights(io::safetensors_writer& file, const Network& network) {
+  file.metadata(detail::normalisation_key, detail::to_json(network.pixels(), Network::plan::input.channels));
   for (const nn::tensor_info& info : Network::plan::tensors) {
     file.add(std::string(info.name.view()), detail::extents_of(info.spec), network.read(info));
     const std::string counter = detail::counter_behind(info.name.view());
@@ -39,13 +105,16 @@ void add_weights(io::safetensors_writer& file, const Network& network) {
   }
 }
 
-/// Loads every tensor from an open file. Nothing is changed unless all are there with the right shape; throws
-/// file_error that names the tensor. `ignored` lists the prefixes of tensors that do not belong to the network.
+/// Loads every tensor from an open file, and how pixels are normalised: where the file does not say it, that is what
+/// the network was given, else ImageNet's. Nothing is changed unless all tensors are there with the right shape, and
+/// the file agrees with the normalisation that the network was given; throws file_error that names the tensor.
+/// `ignored` lists the prefixes of tensors that do not belong to the network.
 template <class Network>
 void read_weights(const io::safetensors_file& file, Network& network, const std::vector<std::string>& ignored = {}) {
   std::set<std::string, std::less<>> expected;
   std::vector<std::vector<float>> values;
   std::int64_t batches = network.batches_tracked;
+  const normalisation pixels = detail::pixels_after(file, network);
   for (const nn::tensor_info& info : Network::plan::tensors) {
     const std::string name(info.name.view());
     values.emplace_back(info.spec.size());
@@ -72,6 +141,7 @@ void read_weights(const io::safetensors_file& file, Network& network, const std:
   }
   for (std::size_t i = 0; i < values.size(); ++i) network.write(Network::plan::tensors[i], values[i].data());
   network.batches_tracked = batches;
+  network.set_pixels(pixels);
 }
 
 /// Writes the weights to a file, atomically: PyTorch loads it with safetensors.torch.load_file.
