@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "support/catch.hpp"
+#include "support/compare.hpp"
 #include "support/guarded_array.hpp"
 
 namespace {
@@ -31,17 +32,13 @@ std::vector<T> with_edges(std::size_t n, std::uint32_t draw) {
   return kd_test::rounded_to<T>(v);
 }
 
-/// Whether every number is `want` to one rounding to T; NaN only where NaN is wanted.
+/// Every number is `want` to one rounding to T; where NaN is wanted, a NaN is right.
 template <class T>
-bool equal_to_rounding(const std::vector<T>& got, const std::vector<double>& want) {
-  if (got.size() != want.size()) return false;
-  for (std::size_t i = 0; i < got.size(); ++i) {
-    const double value = kd::kernel::to_float(got[i]);
-    if (std::isnan(want[i]) ? !std::isnan(value)
-                            : !(std::abs(value - want[i]) <= 1.001 * kd_test::rounding<T> * std::abs(want[i])))
-      return false;
-  }
-  return true;
+kd_test::comparison equal_to_rounding(const std::vector<T>& got, std::vector<double> want) {
+  std::vector<float> values = kd_test::to_floats(got);
+  for (std::size_t i = 0; i < std::min(values.size(), want.size()); ++i)
+    if (std::isnan(values[i]) && std::isnan(want[i])) values[i] = 0, want[i] = 0;
+  return kd_test::near(values, want, {.relative = 1.001 * kd_test::rounding<T>}).or_nothing();
 }
 
 }  // namespace

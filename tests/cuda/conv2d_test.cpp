@@ -24,8 +24,8 @@ using kd::cuda::cudnn;
 using kd::cuda::stream;
 using kd::kernel::bfloat16;
 using kd_test::guarded_array;
+using kd_test::near;
 using kd_test::normal_values;
-using kd_test::relative_error;
 using kd_test::rounded;
 using floats = guarded_array<float>;
 using bytes = guarded_array<std::uint8_t>;
@@ -162,22 +162,22 @@ void check_plain(const stream& s, cudnn& library, const problem<T>& p) {
       guarded_array<T> y(s, p.dy.size());
       kd::cuda::conv2d_forward(s, library, g, p.batch, x.data(), w.data(), with_bias ? bias.data() : nullptr, relu,
                                y.data());
-      CHECK(relative_error(y.values(), p.y(with_bias, relu)) <= tolerance<T>);
+      CHECK(near(y.values(), p.y(with_bias, relu), {.of_largest = tolerance<T>}));
       CHECK(y.intact());
     }
   guarded_array<T> dx(s, p.x.size()), dx_added(s, p.dx_before);
   kd::cuda::conv2d_backward_data(s, library, g, p.batch, dy.data(), w.data(), false, dx.data(), nullptr);
   kd::cuda::conv2d_backward_data(s, library, g, p.batch, dy.data(), w.data(), true, dx_added.data(), nullptr);
-  CHECK(relative_error(dx.values(), p.dx(p.dy, false)) <= tolerance<T>);
-  CHECK(relative_error(dx_added.values(), p.dx(p.dy, true)) <= tolerance<T>);
+  CHECK(near(dx.values(), p.dx(p.dy, false), {.of_largest = tolerance<T>}));
+  CHECK(near(dx_added.values(), p.dx(p.dy, true), {.of_largest = tolerance<T>}));
   CHECK((dx.intact() && dx_added.intact()));
   for (const bool with_bias : {false, true}) {
     floats dw(s, p.w.size()), db(s, p.bias.size());
     kd::cuda::conv2d_backward_weight(s, library, g, p.batch, x.data(), dy.data(), dw.data(),
                                      with_bias ? db.data() : nullptr, nullptr);
-    CHECK(relative_error(dw.values(), p.dw(p.dy)) <= tolerance<T>);
+    CHECK(near(dw.values(), p.dw(p.dy), {.of_largest = tolerance<T>}));
     CHECK(zero_where(dw.values(), p.dead()));
-    if (with_bias) CHECK(relative_error(db.values(), p.db(p.dy)) <= 5e-6);
+    if (with_bias) CHECK(near(db.values(), p.db(p.dy), {.of_largest = 5e-6}));
     CHECK((dw.intact() && db.intact()));
   }
 }
@@ -192,9 +192,9 @@ void check_pool_forward(const stream& s, cudnn& library, const problem<T>& p, bo
                                      y.data(), winners.data());
   const auto sums = p.y(with_bias, false);
   const auto got = y.values(), places = winners.values();
-  double scale = 0;
-  for (const double v : sums) scale = std::max(scale, std::abs(v));
+  const double scale = kd_test::largest_magnitude(sums);
   std::vector<double> want;
+  kd_test::comparison choice("value of the winner");
   std::size_t wrong = 0, lost = 0;
   for (std::size_t i = 0; i < p.pooled(); ++i) {
     double best = 0;
@@ -203,12 +203,14 @@ void check_pool_forward(const stream& s, cudnn& library, const problem<T>& p, bo
     const double won = places[i] == 4  ? 0
                        : places[i] < 4 ? sums[p.in_window(i, static_cast<std::size_t>(places[i]))]
                                        : 1e300;
-    wrong += !(std::abs(won - best) <= 2 * tolerance<T> * scale) || (places[i] == 4) != (got[i] == 0);
+    choice.add(won, best, 2 * tolerance<T> * scale);
+    wrong += (places[i] == 4) != (got[i] == 0);
     lost += places[i] == 4;
   }
+  CHECK(choice);
   CHECK(wrong == 0);
   CHECK(lost < p.pooled());
-  CHECK(relative_error(got, want) <= tolerance<T>);
+  CHECK(near(got, want, {.of_largest = tolerance<T>}));
   CHECK((y.intact() && winners.intact()));
 }
 
@@ -228,10 +230,10 @@ void check_pool(const stream& s, cudnn& library, const problem<T>& p) {
   data(true, dx_added.data());
   kd::cuda::conv2d_relu_pool_backward_weight(s, library, p.g, p.batch, x.data(), d_pooled.data(), winners.data(),
                                              dw.data(), db.data(), nullptr);
-  CHECK(relative_error(dx.values(), p.dx(d_y, false)) <= tolerance<T>);
-  CHECK(relative_error(dx_added.values(), p.dx(d_y, true)) <= tolerance<T>);
-  CHECK(relative_error(dw.values(), p.dw(d_y)) <= tolerance<T>);
-  CHECK(relative_error(db.values(), p.db(d_y)) <= 5e-6);
+  CHECK(near(dx.values(), p.dx(d_y, false), {.of_largest = tolerance<T>}));
+  CHECK(near(dx_added.values(), p.dx(d_y, true), {.of_largest = tolerance<T>}));
+  CHECK(near(dw.values(), p.dw(d_y), {.of_largest = tolerance<T>}));
+  CHECK(near(db.values(), p.db(d_y), {.of_largest = 5e-6}));
   CHECK((dx.intact() && dx_added.intact() && dw.intact() && db.intact()));
 }
 
@@ -281,9 +283,9 @@ TEST_CASE("cuda conv2d: few channels go to the direct kernels", "[cuda][conv2d]"
       scratch(s, kd::cuda::conv2d_scratch(g, p.batch));
   kd::cuda::conv2d_forward(s, library, g, p.batch, x.data(), w.data(), bias.data(), true, y.data());
   kd::cuda::conv2d_backward_weight(s, library, g, p.batch, x.data(), dy.data(), dw.data(), db.data(), scratch.data());
-  CHECK(relative_error(y.values(), p.y(true, true)) <= tolerance<float>);
-  CHECK(relative_error(dw.values(), p.dw(p.dy)) <= tolerance<float>);
-  CHECK(relative_error(db.values(), p.db(p.dy)) <= tolerance<float>);
+  CHECK(near(y.values(), p.y(true, true), {.of_largest = tolerance<float>}));
+  CHECK(near(dw.values(), p.dw(p.dy), {.of_largest = tolerance<float>}));
+  CHECK(near(db.values(), p.db(p.dy), {.of_largest = tolerance<float>}));
   check_pool_forward(s, library, p, true);
   CHECK(scratch.intact());
   CHECK(library.plans() == 0);
@@ -303,9 +305,9 @@ TEST_CASE("cuda conv2d: odd images of few channels are pooled as well", "[cuda][
                                            dx.data(), scratch.data());
   kd::cuda::conv2d_relu_pool_backward_weight(s, library, g, p.batch, x.data(), d_pooled.data(), winners.data(),
                                              dw.data(), db.data(), scratch.data());
-  CHECK(relative_error(dx.values(), p.dx(p.unpooled(), false)) <= tolerance<float>);
-  CHECK(relative_error(dw.values(), p.dw(p.unpooled())) <= tolerance<float>);
-  CHECK(relative_error(db.values(), p.db(p.unpooled())) <= tolerance<float>);
+  CHECK(near(dx.values(), p.dx(p.unpooled(), false), {.of_largest = tolerance<float>}));
+  CHECK(near(dw.values(), p.dw(p.unpooled()), {.of_largest = tolerance<float>}));
+  CHECK(near(db.values(), p.db(p.unpooled()), {.of_largest = tolerance<float>}));
 }
 
 TEST_CASE("cuda conv2d: fp32 does not round its factors, tf32 may", "[cuda][conv2d]") {
@@ -319,7 +321,7 @@ TEST_CASE("cuda conv2d: fp32 does not round its factors, tf32 may", "[cuda][conv
   CHECK(y.values() == std::vector<float>(g.out().size(), 64 + 0x1p-6f));
   cudnn rounding(s, precision::tf32);
   kd::cuda::conv2d_forward(s, rounding, g, 1, x.data(), w.data(), nullptr, false, y.data());
-  CHECK(relative_error(y.values(), std::vector<float>(g.out().size(), 64.0f)) <= 5e-4);
+  CHECK(near(y.values(), std::vector<float>(g.out().size(), 64.0f), {.of_largest = 5e-4}));
 }
 
 TEST_CASE("cuda conv2d: NaN passes relu and wins its window", "[cuda][conv2d]") {
@@ -451,7 +453,7 @@ TEST_CASE("cuda conv2d: errors of cuDNN say operation, name, text and remedy", "
                        "[20,5,4] and a 1x1 filter to 24 channels in fp32",
                        "use a smaller batch"));
   forward();
-  CHECK(relative_error(y.values(), p.y(false, false)) <= tolerance<float>);
+  CHECK(near(y.values(), p.y(false, false), {.of_largest = tolerance<float>}));
 }
 
 #endif

@@ -12,6 +12,7 @@
 #include "kd/core/random.hpp"
 #include "kd/core/shape.hpp"
 #include "kd/kernel/number.cuh"
+#include "support/compare.hpp"
 
 namespace kd_test {
 
@@ -162,14 +163,26 @@ struct pooled_values {
   }
 };
 
-/// Largest error of pooled values and winners in units of the tolerance, at most 1. Where two sums differ by less than
-/// that, either may win.
+/// Sums stored as T.
 template <class T>
-double worst_pooled(const conv2d_reference& p, const std::vector<float>& got, const std::vector<std::uint8_t>& winners,
-                    const std::vector<rounded_sum>& sums) {
+comparison near_sums(const std::vector<float>& got, const std::vector<rounded_sum>& want) {
+  comparison sums("sum");
+  sums.add_size(got.size(), want.size());
+  for (std::size_t i = 0; i < std::min(got.size(), want.size()); ++i)
+    sums.add(double{got[i]}, want[i].value, want[i].tolerance<T>());
+  return sums;
+}
+
+/// Pooled values, and the sums that their winners name. Where two sums differ by less than their tolerance, either may
+/// win.
+template <class T>
+comparison near_pooled(const conv2d_reference& p, const std::vector<float>& got,
+                       const std::vector<std::uint8_t>& winners, const std::vector<rounded_sum>& sums) {
   const pooled_values want(p, sums);
-  double most = got.size() == want.value.size() ? 0 : std::numeric_limits<double>::infinity();
-  for (std::size_t i = 0; i < std::min(got.size(), want.value.size()); ++i) {
+  comparison pooled("pooled value, or sum of the winner");
+  pooled.add_size(got.size(), want.value.size());
+  pooled.add_size(winners.size(), want.value.size());
+  for (std::size_t i = 0; i < std::min({got.size(), winners.size(), want.value.size()}); ++i) {
     rounded_sum best = sums[p.in_window(i, want.winners[i] % 4)];
     double allowed = 0;
     for (std::size_t q = 0; q < 4; ++q) allowed = std::max(allowed, sums[p.in_window(i, q)].tolerance<float>());
@@ -178,11 +191,10 @@ double worst_pooled(const conv2d_reference& p, const std::vector<float>& got, co
                                         : std::numeric_limits<double>::infinity();
     best.value = want.value[i];
     const double stored = best.tolerance<T>() - best.tolerance<float>();
-    const double error = std::abs(double{got[i]} - want.value[i]) / (allowed + stored);
-    const double choice = std::abs(won - want.value[i]) / (2 * allowed);
-    if (!(error <= 1) || !(choice <= 1)) most = std::max({most, 1e300, error, choice});
+    pooled.add(double{got[i]}, want.value[i], allowed + stored, i);
+    pooled.add(won, want.value[i], 2 * allowed, i);
   }
-  return most;
+  return pooled;
 }
 
 }  // namespace kd_test

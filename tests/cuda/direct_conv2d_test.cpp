@@ -11,6 +11,7 @@
 #include "kd/cuda/buffer.hpp"
 #include "kd/cuda/direct_conv2d.hpp"
 #include "support/catch.hpp"
+#include "support/compare.hpp"
 
 namespace {
 
@@ -18,18 +19,8 @@ using kd::conv2d_geometry;
 using kd::kernel::bfloat16;
 using kd_test::conv2d_reference;
 using kd_test::guarded_array;
+using kd_test::near_sums;
 using kd_test::rounded_sum;
-
-/// Largest |got - want| in units of its tolerance as a T: at most 1. Huge where one is NaN.
-template <class T>
-double worst(const std::vector<float>& got, const std::vector<rounded_sum>& want) {
-  double most = got.size() == want.size() ? 0 : 1e300;
-  for (std::size_t i = 0; i < std::min(got.size(), want.size()); ++i) {
-    const double error = std::abs(double{got[i]} - want[i].value) / want[i].tolerance<T>();
-    if (!(error <= 1)) most = std::max(most, error <= 1e300 ? error : 1e300);
-  }
-  return most;
-}
 
 /// What all kernels compute for one problem.
 struct results {
@@ -148,19 +139,19 @@ void check(const conv2d_reference& p, const choices& c = {}) {
   const results got = run<T>(p, c);
   CHECK(got.intact);
   const std::vector<rounded_sum> sums = p.forward(c.bias);
-  CHECK(worst<T>(got.y, c.relu ? kd_test::after_relu(sums) : sums) <= 1);
+  CHECK(near_sums<T>(got.y, c.relu ? kd_test::after_relu(sums) : sums));
   const auto plain = p.gradients(p.dy);
-  CHECK(worst<T>(got.dx, plain.dx) <= 1);
-  CHECK(worst<T>(got.dx_added, p.added_to_dx(plain.dx)) <= 1);
-  CHECK(worst<T>(got.dw, plain.dw) <= 1);
-  if (c.bias) CHECK(worst<T>(got.db, plain.db) <= 1);
+  CHECK(near_sums<T>(got.dx, plain.dx));
+  CHECK(near_sums<T>(got.dx_added, p.added_to_dx(plain.dx)));
+  CHECK(near_sums<T>(got.dw, plain.dw));
+  if (c.bias) CHECK(near_sums<T>(got.db, plain.db));
   if (!p.pools()) return;
-  CHECK(kd_test::worst_pooled<T>(p, got.pooled, got.winners, sums) <= 1);
+  CHECK(kd_test::near_pooled<T>(p, got.pooled, got.winners, sums));
   const auto through_pool = p.gradients(p.unpooled());
-  CHECK(worst<T>(got.pool_dx, through_pool.dx) <= 1);
-  CHECK(worst<T>(got.pool_dx_added, p.added_to_dx(through_pool.dx)) <= 1);
-  CHECK(worst<T>(got.pool_dw, through_pool.dw) <= 1);
-  if (c.bias) CHECK(worst<T>(got.pool_db, through_pool.db) <= 1);
+  CHECK(near_sums<T>(got.pool_dx, through_pool.dx));
+  CHECK(near_sums<T>(got.pool_dx_added, p.added_to_dx(through_pool.dx)));
+  CHECK(near_sums<T>(got.pool_dw, through_pool.dw));
+  if (c.bias) CHECK(near_sums<T>(got.pool_db, through_pool.db));
 }
 
 conv2d_geometry geometry(std::size_t in, std::size_t out, std::size_t height, std::size_t width) {
@@ -298,7 +289,7 @@ TEST_CASE("cuda direct_conv2d: gradients are the slopes of the pooled output", "
   };
   const auto check_slopes = [&](std::vector<double>& at, const std::vector<float>& gradient) {
     constexpr double step = 1e-5;
-    double most = 0;
+    kd_test::comparison slopes("gradient");
     for (std::size_t i = 0; i < at.size(); ++i) {
       const double here = at[i];
       at[i] = here + step;
@@ -307,10 +298,9 @@ TEST_CASE("cuda direct_conv2d: gradients are the slopes of the pooled output", "
       const double below = loss();
       at[i] = here;
       const double slope = (above - below) / (2 * step);
-      const double error = std::abs(slope - double{gradient[i]});
-      most = error <= 1e300 ? std::max(most, error) : 1e300;
+      slopes.add(double{gradient[i]}, slope, 1e-4);
     }
-    CHECK(most <= 1e-4);
+    CHECK(slopes);
   };
   check_slopes(p.x, got.pool_dx);
   check_slopes(p.w, got.pool_dw);

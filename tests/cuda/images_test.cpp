@@ -6,6 +6,7 @@
 
 #include "kd/cpu/images.hpp"
 #include "support/catch.hpp"
+#include "support/compare.hpp"
 #include "support/guarded_array.hpp"
 #include "support/message.hpp"
 
@@ -75,15 +76,9 @@ TEST_CASE("cuda gather_images: the CPU's crops, mirrorings and values", "[cuda][
         const auto want = on_cpu(images, size, indices, augment, 5, 3);
         const auto got = on_gpu<float>(s, images, size, indices, augment, 5, 3, 0);
         const auto half = on_gpu<bfloat16>(s, images, size, indices, augment, 5, 1, 2);
-        REQUIRE(got.size() == want.size());
-        std::size_t wrong = 0, wrong_half = 0;
-        for (std::size_t i = 0; i < want.size(); ++i) {
-          // Two roundings of numbers up to 2.7, where the CPU is built without FMA; one grey level is at least 0.014.
-          wrong += !(std::abs(got[i] - want[i]) <= 5e-7f);
-          wrong_half += !(std::abs(half[i] - got[i]) <= kd_test::rounding<bfloat16> * std::abs(got[i]));
-        }
-        CHECK(wrong == 0);
-        CHECK(wrong_half == 0);
+        // Two roundings of numbers up to 2.7, where the CPU is built without FMA; one grey level is at least 0.014.
+        CHECK(kd_test::near(got, want, {.absolute = 5e-7}));
+        CHECK(kd_test::near(half, got, {.relative = kd_test::rounding<bfloat16>}));
       }
   }
 }
@@ -96,7 +91,7 @@ TEST_CASE("cuda gather_images: a value is one fused multiply and add", "[cuda][i
   const auto got = on_gpu<float>(s, images, size, indices, {}, 0, 0, 0);
   const auto& norm = kd::cifar10_normalisation;
   std::size_t wrong = 0;
-  double worst = 0;
+  kd_test::comparison pixels("pixel");
   for (std::size_t n = 0; n < 5; ++n)
     for (std::size_t p = 0; p < 64; ++p)
       for (std::size_t c = 0; c < 4; ++c) {
@@ -104,11 +99,10 @@ TEST_CASE("cuda gather_images: a value is one fused multiply and add", "[cuda][i
         const float pixel = images[(indices[n] * 4 + c) * 64 + p], value = got.at((n * 64 + p) * 4 + c);
         wrong += value != std::fmaf(pixel, 1.0f / (255.0f * norm.std[colour]), -norm.mean[colour] / norm.std[colour]);
         const double want = (double{pixel} / 255 - double{norm.mean[colour]}) / double{norm.std[colour]};
-        const double error = std::abs(value - want);
-        worst = error <= worst ? worst : error;
+        pixels.add(value, want, 1e-6);
       }
   CHECK(wrong == 0);
-  CHECK(worst <= 1e-6);
+  CHECK(pixels);
 }
 
 TEST_CASE("cuda gather_images: any alignment of the output gives the same bits", "[cuda][images]") {

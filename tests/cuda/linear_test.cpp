@@ -20,8 +20,8 @@ using kd::precision;
 using kd::cuda::cublaslt;
 using kd::cuda::stream;
 using kd_test::guarded_array;
+using kd_test::near;
 using kd_test::normal_values;
-using kd_test::relative_error;
 using floats = kd_test::guarded_array<float>;
 
 /// Rounding a factor to 8 (tf32: 11) bits moves it by 2^-9 (2^-12) at most, a product by twice that; sums of K of them
@@ -86,21 +86,21 @@ void check_all(const stream& s, cublaslt& library, const layer& l, std::size_t s
       floats y(s, l.batch * l.out, shift);
       kd::cuda::linear_forward(s, library, l.in, l.out, l.batch, x.data(), w.data(), with_bias ? bias.data() : nullptr,
                                relu, y.data());
-      CHECK(relative_error(y.values(), l.y(with_bias, relu)) <= bound);
+      CHECK(near(y.values(), l.y(with_bias, relu), {.of_largest = bound}));
       CHECK(y.intact());
     }
   floats dx(s, l.batch * l.in, shift), dx_added(s, l.dx_before, shift);
   kd::cuda::linear_backward_data(s, library, l.in, l.out, l.batch, dy.data(), w.data(), false, dx.data(), nullptr);
   kd::cuda::linear_backward_data(s, library, l.in, l.out, l.batch, dy.data(), w.data(), true, dx_added.data(), nullptr);
-  CHECK(relative_error(dx.values(), l.dx(false)) <= bound);
-  CHECK(relative_error(dx_added.values(), l.dx(true)) <= bound);
+  CHECK(near(dx.values(), l.dx(false), {.of_largest = bound}));
+  CHECK(near(dx_added.values(), l.dx(true), {.of_largest = bound}));
   CHECK((dx.intact() && dx_added.intact()));
   for (const bool with_bias : {false, true}) {
     floats dw(s, l.out * l.in, shift), db(s, l.out, shift);
     kd::cuda::linear_backward_weight(s, library, l.in, l.out, l.batch, x.data(), dy.data(), dw.data(),
                                      with_bias ? db.data() : nullptr, nullptr);
-    CHECK(relative_error(dw.values(), l.dw()) <= bound);
-    if (with_bias) CHECK(relative_error(db.values(), l.db()) <= bound);
+    CHECK(near(dw.values(), l.dw(), {.of_largest = bound}));
+    if (with_bias) CHECK(near(db.values(), l.db(), {.of_largest = bound}));
     CHECK((dw.intact() && db.intact()));
   }
 }

@@ -13,8 +13,9 @@ namespace {
 
 using kd_test::bfloat16;
 using kd_test::guarded_array;
+using kd_test::largest_magnitude;
+using kd_test::near;
 using kd_test::normal_values;
-using kd_test::relative_error;
 using kd_test::rounded;
 
 // Arrays of one layer, [N][H][W][C] and [C]; the former hold values that T can hold.
@@ -132,26 +133,16 @@ result run(const problem<T>& p, const arrangement& a = {}) {
 template <class T>
 constexpr double storage_rounding = std::is_same_v<T, float> ? 0.0 : 0x1.1p-8;
 
-// Whether |got - want| <= tolerance * scale + storage rounding of want, everywhere; one tolerance per channel.
+// |got - want| <= tolerance * scale + storage rounding of want, everywhere; one tolerance per channel.
 template <class T>
-bool all_close(const std::vector<float>& got, const std::vector<double>& want, const std::vector<double>& tolerance,
-               double scale) {
-  if (got.size() != want.size()) return false;
-  for (std::size_t i = 0; i < got.size(); ++i)
-    if (!(std::abs(static_cast<double>(got[i]) - want[i]) <=
-          tolerance[i % tolerance.size()] * scale + storage_rounding<T> * std::abs(want[i])))
-      return false;
-  return true;
-}
-double largest(const std::vector<double>& v) {
-  double most = 1e-30;
-  for (const double x : v) most = std::max(most, std::abs(x));
-  return most;
-}
-
-// Of a channel's mean, in units of its deviation.
-double mean_error(const result& got, const reference& want, std::size_t c) {
-  return std::abs(static_cast<double>(got.mean[c]) - want.mean[c]) * want.inv_std[c];
+kd_test::comparison close_by_channel(const std::vector<float>& got, const std::vector<double>& want,
+                                     const std::vector<double>& tolerance, double scale) {
+  kd_test::comparison all;
+  all.add_size(got.size(), want.size());
+  for (std::size_t i = 0; i < std::min(got.size(), want.size()); ++i)
+    all.add(static_cast<double>(got[i]), want[i],
+            tolerance[i % tolerance.size()] * scale + storage_rounding<T> * std::abs(want[i]));
+  return all;
 }
 
 template <class T>
@@ -162,8 +153,8 @@ void check(const problem<T>& p, const arrangement& a = {}) {
   want.backward(p, got.y);
   CHECK(got.intact);
   // A few roundings of float, 6e-8 each.
-  CHECK(relative_error(got.mean, want.mean) <= 1e-6);
-  CHECK(relative_error(got.inv_std, want.inv_std) <= 1e-6);
+  CHECK(near(got.mean, want.mean, {.of_largest = 1e-6}));
+  CHECK(near(got.inv_std, want.inv_std, {.of_largest = 1e-6}));
   // The mean is kept as a float: half a unit in its last place, 2^-24, over the deviation, is an error of every xhat.
   const auto with_mean = [&](double tolerance) {
     std::vector<double> t;
@@ -171,28 +162,27 @@ void check(const problem<T>& p, const arrangement& a = {}) {
       t.push_back(tolerance + 2 * 0x1p-24 * std::abs(want.mean[c]) * want.inv_std[c]);
     return t;
   };
-  CHECK(all_close<T>(got.y, want.y, with_mean(1e-6), largest(want.y)));
+  CHECK(close_by_channel<T>(got.y, want.y, with_mean(1e-6), largest_magnitude(want.y)));
   // Sums of up to 16 values in float and a tree over 256: about ten roundings, in units of the sum of the sizes.
   double sizes = 0;
   for (const double g : want.g) sizes += std::abs(g);
   sizes /= static_cast<double>(p.s.channels);
-  CHECK(all_close<float>(got.d_beta, want.d_beta, {1e-6}, sizes));
-  CHECK(all_close<float>(got.d_gamma, want.d_gamma, with_mean(2e-6), sizes));
-  if (a.keep_masked) CHECK(relative_error(got.masked, want.g) <= 0.0);
+  CHECK(close_by_channel<float>(got.d_beta, want.d_beta, {1e-6}, sizes));
+  CHECK(close_by_channel<float>(got.d_gamma, want.d_gamma, with_mean(2e-6), sizes));
+  if (a.keep_masked) CHECK(near(got.masked, want.g, {}));
   // With few rows g - d_beta / M - xhat d_gamma / M cancels to nothing, in units of g.
-  double scale = 1e-30;
+  std::vector<double> terms;
   for (std::size_t i = 0; i < p.x.size(); ++i)
-    scale = std::max(
-        scale, std::abs(want.g[i] * static_cast<double>(p.gamma[i % p.s.channels])) * want.inv_std[i % p.s.channels]);
-  if (a.want_dx) CHECK(all_close<T>(got.dx, want.dx, with_mean(4e-6), scale));
+    terms.push_back(want.g[i] * static_cast<double>(p.gamma[i % p.s.channels]) * want.inv_std[i % p.s.channels]);
+  if (a.want_dx) CHECK(close_by_channel<T>(got.dx, want.dx, with_mean(4e-6), largest_magnitude(terms)));
   std::vector<double> running_mean, running_var;
   for (std::size_t c = 0; c < p.s.channels; ++c) {
     const double m = static_cast<double>(a.momentum), n = p.count();
     running_mean.push_back((1 - m) * static_cast<double>(p.running_mean[c]) + m * want.mean[c]);
     running_var.push_back((1 - m) * static_cast<double>(p.running_var[c]) + m * want.variance[c] * n / (n - 1));
   }
-  CHECK(relative_error(got.running_mean, running_mean) <= 1e-6);
-  CHECK(relative_error(got.running_var, running_var) <= 1e-6);
+  CHECK(near(got.running_mean, running_mean, {.of_largest = 1e-6}));
+  CHECK(near(got.running_var, running_var, {.of_largest = 1e-6}));
 }
 
 const kd::shape small_shapes[] = {kd::image_shape(1, 1, 1),  kd::image_shape(3, 5, 7),   kd::image_shape(16, 4, 4),
@@ -258,9 +248,12 @@ TEST_CASE("cuda batch_norm2d: statistics hold where the mean is far from zero", 
       const result got = run(p, {.epsilon = 1e-12f});
       CAPTURE(c.mean, c.deviation, batch);
       // Against float64 of the same (rounded) inputs; sums of squares in float would be wrong in the first digit.
+      kd_test::comparison means("mean");
       for (std::size_t k = 0; k < 3; ++k)
-        CHECK(mean_error(got, want, k) <= 0x1p-24 * std::abs(want.mean[k]) * want.inv_std[k] + 1e-7);
-      CHECK(relative_error(got.inv_std, want.inv_std) <= 1e-6);
+        means.add(static_cast<double>(got.mean[k]), want.mean[k],
+                  0x1p-24 * std::abs(want.mean[k]) + 1e-7 / want.inv_std[k]);
+      CHECK(means);
+      CHECK(near(got.inv_std, want.inv_std, {.of_largest = 1e-6}));
     }
 }
 
@@ -270,8 +263,9 @@ TEST_CASE("cuda batch_norm2d: a first value far from all others does not spoil t
     for (std::size_t c = 0; c < 4; ++c) p.x[c] = 3000;
     const reference want(p);
     const result got = run(p);
-    CHECK(relative_error(got.inv_std, want.inv_std) <= 1e-6);
-    for (std::size_t c = 0; c < 4; ++c) CHECK(mean_error(got, want, c) <= 2e-6);
+    CHECK(near(got.inv_std, want.inv_std, {.of_largest = 1e-6}));
+    for (std::size_t c = 0; c < 4; ++c)
+      CHECK(near(static_cast<double>(got.mean[c]), want.mean[c], {.absolute = 2e-6 / want.inv_std[c]}));
   }
 }
 
@@ -310,10 +304,10 @@ TEST_CASE("cuda batch_norm2d: gradients match numerical differences", "[cuda][no
     const result got = run(p);
     CAPTURE(relu);
     // Central differences: truncation of order step^2 = 1e-6 times a third derivative of order 10.
-    CHECK(relative_error(got.dx, differences(&problem<float>::x)) <= 1e-4);
-    CHECK(relative_error(got.d_gamma, differences(&problem<float>::gamma)) <= 1e-4);
-    CHECK(relative_error(got.d_beta, differences(&problem<float>::beta)) <= 1e-4);
-    CHECK(relative_error(got.masked, differences(&problem<float>::extra)) <= 1e-4);
+    CHECK(near(got.dx, differences(&problem<float>::x), {.of_largest = 1e-4}));
+    CHECK(near(got.d_gamma, differences(&problem<float>::gamma), {.of_largest = 1e-4}));
+    CHECK(near(got.d_beta, differences(&problem<float>::beta), {.of_largest = 1e-4}));
+    CHECK(near(got.masked, differences(&problem<float>::extra), {.of_largest = 1e-4}));
   }
 }
 
@@ -380,7 +374,7 @@ TEMPLATE_TEST_CASE("cuda batch_norm2d: inference uses the running statistics", "
                                                            residual ? extra.data() : nullptr, relu, to);
           };
           infer(y.data());
-          CHECK(all_close<TestType>(y.values(), want, {1e-6}, largest(want)));
+          CHECK(close_by_channel<TestType>(y.values(), want, {1e-6}, largest_magnitude(want)));
           CHECK(y.intact());
           infer(x.data());
           CHECK(x.values() == y.values());

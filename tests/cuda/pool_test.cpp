@@ -12,7 +12,7 @@ namespace {
 
 using kd_test::bfloat16;
 using kd_test::guarded_array;
-using kd_test::relative_error;
+using kd_test::near;
 using kd_test::rounded;
 constexpr float infinity = std::numeric_limits<float>::infinity();
 constexpr float not_a_number = std::numeric_limits<float>::quiet_NaN();
@@ -109,9 +109,9 @@ TEMPLATE_TEST_CASE("cuda max_pool2d: value, tap and gradient match the definitio
       CHECK(got.winners == want.winners);
       // Sums of multiples of 1/8: exact in float; 225 of them may need a rounding to bfloat16.
       if (std::is_same_v<TestType, float> || g.kernel <= 3)
-        CHECK(relative_error(got.dx, want.dx) <= 0.0);
+        CHECK(near(got.dx, want.dx, {}));
       else
-        CHECK(relative_error(got.dx, want.dx) <= 0x1p-8);
+        CHECK(near(got.dx, want.dx, {.of_largest = 0x1p-8}));
     }
 }
 
@@ -124,11 +124,11 @@ TEST_CASE("cuda max_pool2d: arrays that are not aligned to vectors", "[cuda][poo
     CHECK(got.intact);
     CHECK(got.y == want.y);
     CHECK(got.winners == want.winners);
-    CHECK(relative_error(got.dx, want.dx) <= 0.0);
+    CHECK(near(got.dx, want.dx, {}));
     const result<bfloat16> half(g, 3, x, dy, shift);
     CHECK(half.intact);
     CHECK(half.winners == want.winners);
-    CHECK(relative_error(half.dx, want.dx) <= 0.0);
+    CHECK(near(half.dx, want.dx, {}));
   }
 }
 
@@ -153,7 +153,7 @@ TEST_CASE("cuda max_pool2d: gradient matches numerical differences", "[cuda][poo
     want[i] = (loss(up) - loss(down)) / (static_cast<double>(up[i]) - static_cast<double>(down[i]));
   }
   // The step itself is exact; only the rounding of the double sum is left.
-  CHECK(relative_error(result<float>(g, batch, x, dy).dx, want) <= 1e-9);
+  CHECK(near(result<float>(g, batch, x, dy).dx, want, {.of_largest = 1e-9}));
 }
 
 TEMPLATE_TEST_CASE("cuda max_pool2d: the last NaN wins, all minus infinity takes the first live tap", "[cuda][pool]",
@@ -177,7 +177,7 @@ TEMPLATE_TEST_CASE("cuda max_pool2d: the last NaN wins, all minus infinity takes
       CHECK(got.intact);
       CHECK(got.y == want.y);
       CHECK(got.winners == want.winners);
-      CHECK(relative_error(got.dx, want.dx) <= 0.0);
+      CHECK(near(got.dx, want.dx, {}));
       // Row and column kernel / 2 of the first window are the image's corner.
       CHECK(got.winners[0] == static_cast<float>(kernel / 2 * kernel + kernel / 2));
       CHECK(got.y[0] == -infinity);
@@ -192,7 +192,7 @@ TEST_CASE("cuda max_pool2d: an empty batch does nothing, a stride beyond the ima
   const pooled want = reference(far, 1, x, dy);
   const result<float> got(far, 1, x, dy);
   CHECK(got.y == want.y);
-  CHECK(relative_error(got.dx, want.dx) <= 0.0);
+  CHECK(near(got.dx, want.dx, {}));
 }
 
 TEST_CASE("cuda max_pool2d: impossible geometries are refused", "[cuda][pool]") {
@@ -233,8 +233,8 @@ TEMPLATE_TEST_CASE("cuda global_avg_pool2d: mean and its gradient match the defi
         kd::cuda::global_avg_pool2d_backward<TestType>(stream, s, batch, dy.data(), dx.data());
         // Sums of at most 21 values per lane in float, then a rounding to bfloat16.
         const double storage = std::is_same_v<TestType, float> ? 0.0 : 0x1.1p-8;
-        CHECK(relative_error(y.values(), want_y) <= 1e-6 + storage);
-        CHECK(relative_error(dx.values(), want_dx) <= 1e-7 + storage);
+        CHECK(near(y.values(), want_y, {.of_largest = 1e-6 + storage}).or_nothing());
+        CHECK(near(dx.values(), want_dx, {.of_largest = 1e-7 + storage}).or_nothing());
         CHECK((x.intact() && y.intact() && dy.intact() && dx.intact()));
       }
 }

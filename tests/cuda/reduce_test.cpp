@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "support/catch.hpp"
+#include "support/compare.hpp"
 #include "support/guarded_array.hpp"
 
 namespace {
@@ -45,7 +46,7 @@ TEST_CASE("cuda sum: matches float64, the same bits twice", "[cuda][reduce]") {
         size += std::abs(value);
       }
       const auto got = sum(s, x, shift);
-      CHECK(!(!(std::abs(got[0] - want) <= 1e-14 * size)));
+      CHECK(kd_test::near(got.at(0), want, {.absolute = 1e-14 * size}));
       CHECK(same_bits(sum(s, x, shift), got));
     }
 }
@@ -76,10 +77,10 @@ TEMPLATE_TEST_CASE("cuda column_sums: match float64, the same bits twice", "[cud
       }
       const auto got = column_sums(s, rows, columns, x);
       REQUIRE(got.size() == columns);
-      std::size_t wrong = 0;
+      kd_test::comparison sums("column");
       // Up to 2 + log2(256) roundings in a row to 24 bits for each of two launches.
-      for (std::size_t c = 0; c < columns; ++c) wrong += !(std::abs(got[c] - want[c]) <= 1e-6 * size[c]);
-      CHECK(wrong == 0);
+      for (std::size_t c = 0; c < columns; ++c) sums.add(got[c], want[c], 1e-6 * size[c]);
+      CHECK(sums.or_nothing());
       CHECK(same_bits(column_sums(s, rows, columns, x), got));
     }
   // Off the alignment: one number per access.

@@ -4,6 +4,7 @@
 #include <limits>
 
 #include "support/catch.hpp"
+#include "support/compare.hpp"
 #include "support/folder.hpp"
 #include "support/message.hpp"
 #include "support/tiny.hpp"
@@ -36,13 +37,13 @@ TEST_CASE("cuda fit: epochs with a partial last batch learn as the CPU does", "[
   const auto want = kd::train::fit(reference, set, kd::optim::adam{.learning_rate = 3e-3}, settings);
   REQUIRE(got.size() == 2);
   for (std::size_t i = 0; i < 2; ++i) {
-    INFO("epoch " << i << ": " << want[i].loss << " on the CPU, " << got[i].loss << " on the GPU");
-    CHECK(std::abs(got[i].loss - want[i].loss) <= 1e-3 * want[i].loss);
-    CHECK(std::abs(got[i].accuracy - want[i].accuracy) <= 0.051);  // two of 40 samples near a tie
+    INFO("epoch " << i << ", want the CPU's");
+    CHECK(near(got[i].loss, want[i].loss, {.relative = 1e-3}));
+    CHECK(near(got[i].accuracy, want[i].accuracy, {.absolute = 0.051}));  // two of 40 samples near a tie
   }
   CHECK(net.batches_tracked == reference.batches_tracked);
   const auto right = kd::train::evaluate(net, set.test), expected = kd::train::evaluate(reference, set.test);
-  CHECK(std::abs(right.top1 - expected.top1) <= 0.084);
+  CHECK(near(right.top1, expected.top1, {.absolute = 0.084}));
 }
 
 TEST_CASE("cuda fit: schedules and every optimiser follow the CPU", "[cuda][train][optim]") {
@@ -56,7 +57,7 @@ TEST_CASE("cuda fit: schedules and every optimiser follow the CPU", "[cuda][trai
     one.schedule = kd::optim::schedule::one_cycle(4);
     const auto got = kd::train::fit(net, set, optimiser, one);
     const auto want = kd::train::fit(reference, set, optimiser, one);
-    CHECK(std::abs(got[1].loss - want[1].loss) <= 1e-3 * want[1].loss);
+    CHECK(near(got[1].loss, want[1].loss, {.relative = 1e-3}));
     CHECK(got[1].learning_rate == want[1].learning_rate);
   };
   check(kd::optim::adamw{.learning_rate = 3e-3});
@@ -74,7 +75,7 @@ TEST_CASE("cuda distil: cached logits and a live teacher give the same student",
       live, set, loss, kd::optim::adam{}, settings, {&teacher});
   const auto live_history = kd::train::run(run);
   CHECK(history.back().kd > 0);
-  CHECK(std::abs(history.back().loss - live_history.back().loss) <= 1e-4 * history.back().loss);
+  CHECK(near(live_history.back().loss, history.back().loss, {.relative = 1e-4}));
   CHECK(before == weights_of(teacher));
 }
 

@@ -59,10 +59,10 @@ TEST_CASE("cuda unfused: softmax and log softmax match float64", "[cuda][unfused
         unfused::log_softmax_forward(s, rows, classes, logits.data(), T, log_p.data());
         unfused::softmax_forward(s, rows, classes, logits.data(), T, p.data());
         const auto got_log = log_p.values(), got = p.values();
-        for (std::size_t i = 0; i < want.size(); ++i) {
-          REQUIRE(kd_test::close(got_log[i], want[i], 1e-6));
-          REQUIRE(!(!(std::abs(got[i] - std::exp(want[i])) <= 1e-6 * std::exp(want[i]) + 1e-9)));
-        }
+        std::vector<double> want_p;
+        for (const double log : want) want_p.push_back(std::exp(log));
+        REQUIRE(kd_test::near(got_log, want, {.relative = 1e-6, .scale_at_least = 1}).or_nothing());
+        REQUIRE(kd_test::near(got, want_p, {.absolute = 1e-9, .relative = 1e-6}).or_nothing());
       }
 }
 
@@ -92,7 +92,7 @@ TEST_CASE("cuda unfused: backward of softmax and log softmax is the derivative o
           const float h = 1.0f / 256;
           const double actual = double{x[i] + h} - double{x[i] - h};
           const double want = (value(x, i, h, log) - value(x, i, -h, log)) / actual;
-          REQUIRE(!(!(std::abs((log ? got_log : got)[i] - want) <= 1e-4)));
+          REQUIRE(kd_test::near((log ? got_log : got)[i], want, {.absolute = 1e-4}));
         }
     }
 }
@@ -147,10 +147,10 @@ TEST_CASE("cuda unfused: the composition matches the float64 definition and the 
                                        double{T}, double{options.kd_weight}, double{options.ce_weight});
       CHECK(kd_test::close(got.cross_entropy, want.cross_entropy, 1e-6));
       CHECK(kd_test::close(got.kd, want.kd, 5e-6));
-      CHECK(!(kd_test::relative_error(got.d_student, want.d_student) > 3e-6));
+      CHECK(kd_test::near(got.d_student, want.d_student, {.of_largest = 3e-6}));
       const auto fused = kd_test::run_loss<float>(b, options);
       CHECK(kd_test::close(fused.sums.kd / 5, got.kd, 5e-6));
-      CHECK(!(kd_test::relative_error(fused.d_student, got.d_student) > 3e-6));
+      CHECK(kd_test::near(fused.d_student, got.d_student, {.of_largest = 3e-6}));
       const composed value = run_composition(b, options, false);
       CHECK(value.kd == got.kd);
       CHECK(value.cross_entropy == got.cross_entropy);
@@ -176,7 +176,6 @@ TEST_CASE("cuda unfused: finite edge rows", "[cuda][unfused]") {
     // The unfused logarithms are floats: their rounding, relative to the largest, times T^2.
     REQUIRE(kd_test::close(got.cross_entropy, want.cross_entropy, 2e-6));
     REQUIRE(kd_test::close(got.kd, want.kd, 2e-6 + 2e-6 * T * T));
-    for (std::size_t i = 0; i < got.d_student.size(); ++i)
-      REQUIRE(!(!(std::abs(got.d_student[i] - want.d_student[i]) <= 3e-6 * std::max(1.0, T))));
+    REQUIRE(kd_test::near(got.d_student, want.d_student, {.absolute = 3e-6 * std::max(1.0, T)}));
   }
 }

@@ -9,6 +9,7 @@
 #include "kd/kernel/block.cuh"
 #include "kd/kernel/number.cuh"
 #include "support/catch.hpp"
+#include "support/compare.hpp"
 
 namespace {
 
@@ -196,7 +197,8 @@ TEST_CASE("emulator: vector loads, bfloat16", "[simt]") {
   kd::cuda::download(s, out.data(), got.size(), got.data());
   kd::cuda::download(s, halves.data(), 20, rounded.data());
   for (std::size_t i = 0; i < x.size(); ++i) REQUIRE(got[i] == x[i / 4 * 4 + 3 - i % 4]);
-  for (std::size_t i = 0; i < 20; ++i) REQUIRE(kd::kernel::to_float(rounded[i]) == Approx(x[4 * i]).epsilon(0.005));
+  for (std::size_t i = 0; i < 20; ++i)
+    REQUIRE(kd_test::near(kd::kernel::to_float(rounded[i]), x[4 * i], {.relative = 0.005}));
 }
 
 TEST_CASE("emulator: launches that no GPU takes", "[simt]") {

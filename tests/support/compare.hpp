@@ -52,14 +52,16 @@ class comparison {
     count_ += 1;
     wrong_ += !right;
   }
+  /// Another number of elements than `want` is wrong.
+  void add_size(std::size_t got, std::size_t want) {
+    if (got != want && sizes_.empty())
+      sizes_ = "got " + std::to_string(got) + " elements, want " + std::to_string(want);
+  }
   /// All elements of two arrays. Elements of another number are not compared: that alone is wrong.
   template <class Got, class Want>
   void add_all(const Got& got, const Want& want, const allowed_error& allowed) {
-    if (std::size(got) != std::size(want)) {
-      if (sizes_.empty())
-        sizes_ = "got " + std::to_string(std::size(got)) + " elements, want " + std::to_string(std::size(want));
-      return;
-    }
+    add_size(std::size(got), std::size(want));
+    if (std::size(got) != std::size(want)) return;
     double largest = 0;
     for (const auto& w : want)
       if (std::isfinite(static_cast<double>(w))) largest = std::max(largest, std::abs(static_cast<double>(w)));
@@ -136,21 +138,6 @@ requires(!std::is_arithmetic_v<Got> || !std::is_arithmetic_v<Want>) comparison
 /// Two numbers within `tolerance`, absolutely or relative to |want|, whichever is more.
 inline comparison close(double got, double want, double tolerance) {
   return near(got, want, {.relative = tolerance, .scale_at_least = 1});
-}
-
-/// Moves to near(got, want, {.of_largest = tolerance}).
-template <class Got, class Want>
-double relative_error(const Got& got, const Want& want) {
-  const double infinite = std::numeric_limits<double>::infinity();
-  if (std::size(got) != std::size(want)) return infinite;
-  double scale = 0, worst = 0;
-  for (const auto& w : want) scale = std::max(scale, std::abs(static_cast<double>(w)));
-  for (std::size_t i = 0; i < std::size(got); ++i) {
-    const double difference = std::abs(static_cast<double>(got[i]) - static_cast<double>(want[i]));
-    if (!(difference <= std::numeric_limits<double>::max())) return infinite;
-    worst = std::max(worst, difference);
-  }
-  return worst / std::max(scale, 1e-30);
 }
 
 /// The largest |x|, the scale of a tolerance; NaN where one is NaN, so that nothing passes.
