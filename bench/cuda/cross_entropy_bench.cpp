@@ -1,12 +1,11 @@
 /// The fused cross entropy on a GPU beside a device-to-device copy of the bytes of logits and gradient. Caches cold:
 /// sets of arrays in turn; warm: one set again and again. The label is the error against float64 on the first rows: of
-/// the loss (absolute), and of the gradient relative to its largest.
+/// the loss (absolute), and of the gradient relative to its largest. Wrong ones are an error of the benchmark.
 #include "kd/cuda/cross_entropy.hpp"
 
-#include <cmath>
 #include <utility>
 
-#include "../../tests/support/loss_definition.hpp"
+#include "cuda/loss_check.hpp"
 #include "cuda/rotated_sets.hpp"
 
 namespace {
@@ -42,7 +41,7 @@ struct losses {
                                              device_labels.data(), d_students[i].data(), scratch.data(), sums.data());
   }
   /// Of the first rows, as a batch of their own.
-  std::string error() {
+  void check(benchmark::State& state) {
     const std::size_t few = std::min<std::size_t>(rows, 4), n = few * classes;
     fused(0, few);
     kd::kernel::loss_sums got{};
@@ -53,14 +52,7 @@ struct losses {
     std::vector<float> z;
     for (const T value : student) z.push_back(kd::kernel::to_float(value));
     const auto want = kd_test::define_distillation(few, classes, z.data(), z.data(), labels.data(), 1, 0, 1);
-    double worst = 0, largest = 0;
-    for (std::size_t i = 0; i < n; ++i) {
-      const double error = std::abs(double{kd::kernel::to_float(d[i])} - want.d_student[i]);
-      if (!(error <= worst)) worst = error;
-      largest = std::max(largest, std::abs(want.d_student[i]));
-    }
-    return kd::text("loss ", std::abs(got.total / static_cast<double>(few) - want.total), ", gradient ",
-                    worst / largest);
+    check_loss(state, got.total / static_cast<double>(few), d, want, 1, 1 / static_cast<double>(few));
   }
 };
 
@@ -70,7 +62,7 @@ void add(std::size_t rows, std::size_t classes) {
   const std::string name = kd::text("cross_entropy/cuda/", type_name<T>, "/", rows, "x", classes);
   add_benchmark(name, bytes, [=](benchmark::State& state) {
     losses<T> l(rows, classes, sets_of(bytes));
-    state.SetLabel(l.error());
+    l.check(state);
     time_sets(state, l.stream, l.students.size(), bytes, [&](std::size_t i) { l.fused(i, rows); });
   });
   benchmark::RegisterBenchmark((name + "/warm").c_str(),

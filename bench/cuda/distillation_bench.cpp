@@ -1,18 +1,17 @@
 /// The fused distillation loss on a GPU beside the unfused chain (float alone) and a device-to-device copy of the bytes
 /// of student, teacher and gradient. Caches cold: sets of arrays in turn, 512 MiB together but 256 sets at most (those
 /// of 128 x 10 stay in L2); warm: one set again and again. The label is the error against float64 on the first rows: of
-/// the loss (absolute), and of the gradient relative to its largest.
+/// the loss (absolute), and of the gradient relative to its largest. Wrong ones are an error of the benchmark.
 #include "kd/cuda/distillation.hpp"
 
 #include <algorithm>
-#include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <string>
 #include <utility>
 #include <vector>
 
-#include "../../tests/support/loss_definition.hpp"
+#include "cuda/loss_check.hpp"
 #include "cuda/rotated_sets.hpp"
 #include "kd/cuda/unfused.hpp"
 
@@ -78,7 +77,7 @@ struct losses {
                                             sets[i].d_student.data(), scratch.data(), sums.data());
   }
   /// Of the first rows, as a batch of their own: the same kernels, row by row the same work.
-  std::string error() {
+  void check(benchmark::State& state) {
     const std::size_t few = std::min<std::size_t>(rows, 4), n = few * classes;
     fused(0, few);
     kd::kernel::loss_sums got{};
@@ -93,14 +92,9 @@ struct losses {
     const auto want =
         kd_test::define_distillation(few, classes, z.data(), t.data(), labels.data(), double{options.temperature},
                                      double{options.kd_weight}, double{options.ce_weight});
-    double worst = 0, largest = 0;
-    for (std::size_t i = 0; i < n; ++i) {
-      const double error = std::abs(double{kd::kernel::to_float(d[i])} - want.d_student[i]);
-      if (!(error <= worst)) worst = error;
-      largest = std::max(largest, std::abs(want.d_student[i]));
-    }
-    return kd::text("loss ", std::abs(got.total / static_cast<double>(few) - want.total), ", gradient ",
-                    worst / largest);
+    const double temperature{options.temperature};
+    check_loss(state, got.total / static_cast<double>(few), d, want, temperature,
+               (double{options.ce_weight} + double{options.kd_weight} * temperature) / static_cast<double>(few));
   }
 };
 
@@ -114,7 +108,7 @@ void add_fused(std::size_t rows, std::size_t classes) {
   const std::string name = kd::text("distillation/cuda/", type_name<T>, "/", rows, "x", classes);
   add_benchmark(name, bytes, [=](benchmark::State& state) {
     losses<T> l(rows, classes, sets_of(bytes));
-    state.SetLabel(l.error());
+    l.check(state);
     time_sets(state, l.stream, l.sets.size(), bytes, [&](std::size_t i) { l.fused(i, rows); });
   });
   benchmark::RegisterBenchmark((name + "/warm").c_str(),
