@@ -4,15 +4,17 @@
 
 #include <filesystem>
 #include <fstream>
-#include <functional>
 #include <string>
 
 #include "support/catch.hpp"
 #include "support/folder.hpp"
+#include "support/message.hpp"
 
 namespace fs = std::filesystem;
 using kd::data::cifar_set;
 using kd::data::download_cifar;
+using kd_test::holds;
+using kd_test::message_of;
 
 namespace {
 
@@ -38,18 +40,6 @@ kd::data::archive make_archive(const fs::path& in, cifar_set which, char shade) 
   const kd::io::file_digests digests = kd::io::digest_file(file);
   return {"file://" + file, digests.sha256, digests.md5};
 }
-
-template <class Error = kd::file_error>
-std::string message(const std::function<void()>& call) {
-  try {
-    call();
-  } catch (const Error& e) {
-    return e.what();
-  }
-  return "no error";
-}
-
-bool has(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
 
 std::size_t entries(const fs::path& folder) {
   std::size_t count = 0;
@@ -81,7 +71,7 @@ TEST_CASE("download: one checksum is enough, in either case of letters", "[data]
   for (char& c : upper) c = c >= 'a' ? static_cast<char>(c - 'a' + 'A') : c;
   download_cifar(cifar_set::cifar100, home.path(), {from.url, "", upper});
   CHECK(
-      message<kd::argument_error>([&] {
+      message_of<kd::argument_error>([&] {
         download_cifar(cifar_set::cifar100, home.path(), {from.url, "", ""});
       }) ==
       "kd::data::download_cifar: sha256 or md5 must be given, received neither; pass the archive's checksum, so that a "
@@ -95,12 +85,14 @@ TEST_CASE("download: a new set replaces the old one, a failure leaves it whole",
   const kd::data::archive second = make_archive(source.path(), cifar_set::cifar100, 'b');
   const std::string wrong(64, '0'), wrong_md5(32, '1');
 
-  const std::string sha = message([&] { download_cifar(cifar_set::cifar100, home.path(), {second.url, wrong, ""}); });
-  CHECK(has(sha, second.url + ": expected SHA-256 " + wrong + ", got " + second.sha256 + " ("));
-  const std::string md5 = message([&] {
+  const std::string sha = message_of<kd::file_error>([&] {
+    download_cifar(cifar_set::cifar100, home.path(), {second.url, wrong, ""});
+  });
+  CHECK(holds(sha, second.url + ": expected SHA-256 " + wrong + ", got " + second.sha256 + " ("));
+  const std::string md5 = message_of<kd::file_error>([&] {
     download_cifar(cifar_set::cifar100, home.path(), {second.url, "", wrong_md5});
   });
-  CHECK(has(md5, "expected MD5 " + wrong_md5 + ", got " + second.md5 + " ("));
+  CHECK(holds(md5, "expected MD5 " + wrong_md5 + ", got " + second.md5 + " ("));
   CHECK(kd::data::load_cifar100(home.path()).test.images.at(0) == 'a');
   CHECK(entries(home.path()) == 1);
 
@@ -112,12 +104,14 @@ TEST_CASE("download: a new set replaces the old one, a failure leaves it whole",
 TEST_CASE("download: a failing fetch names the address and curl's exit status", "[data][download]") {
   const kd_test::folder home;
   const std::string url = "file://" + (home.path() / "missing.tar.gz").string();
-  const std::string got = message([&] { download_cifar(cifar_set::cifar10, home.path() / "data", {url, "", "0"}); });
-  CHECK(has(got, url + ": curl failed with exit status 37 (the file could not be read)"));
-  CHECK(has(message([&] {
-              download_cifar(cifar_set::cifar10, home.path() / "data", {"gopher://x", "", "0"});
-            }),
-            "exit status 1 (the address is malformed or of an unsupported protocol)"));
+  const std::string got = message_of<kd::file_error>([&] {
+    download_cifar(cifar_set::cifar10, home.path() / "data", {url, "", "0"});
+  });
+  CHECK(holds(got, url + ": curl failed with exit status 37 (the file could not be read)"));
+  CHECK(holds(message_of<kd::file_error>([&] {
+                download_cifar(cifar_set::cifar10, home.path() / "data", {"gopher://x", "", "0"});
+              }),
+              "exit status 1 (the address is malformed or of an unsupported protocol)"));
   CHECK(entries(home.path() / "data") == 0);
 }
 
@@ -126,13 +120,13 @@ TEST_CASE("download: an archive that is none, or of another set, is refused", "[
   const fs::path file = source.path() / "text.tar.gz";
   write(file, "not an archive");
   const kd::io::file_digests digests = kd::io::digest_file(file.string());
-  CHECK(has(message([&] {
-              download_cifar(cifar_set::cifar10, home.path(), {"file://" + file.string(), "", digests.md5});
-            }),
-            "text.tar.gz: tar failed with exit status 2"));
+  CHECK(holds(message_of<kd::file_error>([&] {
+                download_cifar(cifar_set::cifar10, home.path(), {"file://" + file.string(), "", digests.md5});
+              }),
+              "text.tar.gz: tar failed with exit status 2"));
   const kd::data::archive hundred = make_archive(source.path(), cifar_set::cifar100, 'a');
-  CHECK(has(message([&] { download_cifar(cifar_set::cifar10, home.path(), hundred); }),
-            "expected the folder cifar-10-batches-bin with test_batch.bin in the archive"));
+  CHECK(holds(message_of<kd::file_error>([&] { download_cifar(cifar_set::cifar10, home.path(), hundred); }),
+              "expected the folder cifar-10-batches-bin with test_batch.bin in the archive"));
   CHECK(entries(home.path()) == 0);
 }
 
@@ -140,21 +134,21 @@ TEST_CASE("download: without curl the message says how to get it", "[data][downl
   const kd_test::folder home;
   const std::string path = getenv("PATH");
   setenv("PATH", home.path().c_str(), 1);
-  const std::string got = message([&] {
+  const std::string got = message_of<kd::file_error>([&] {
     download_cifar(cifar_set::cifar10, home.path() / "data", {"file:///x", "", "0"});
   });
   setenv("PATH", path.c_str(), 1);
-  CHECK(has(got, "curl: cannot be started"));
-  CHECK(has(got, "apt install curl"));
+  CHECK(holds(got, "curl: cannot be started"));
+  CHECK(holds(got, "apt install curl"));
 }
 
 TEST_CASE("download: a folder that cannot be written is named", "[data][download]") {
   const kd_test::folder home;
   write(home.path() / "file", "x");
-  CHECK(has(message([&] {
-              download_cifar(cifar_set::cifar10, home.path() / "file", {"file:///x", "", "0"});
-            }),
-            (home.path() / "file").string() + ": cannot create a folder in it: "));
+  CHECK(holds(message_of<kd::file_error>([&] {
+                download_cifar(cifar_set::cifar10, home.path() / "file", {"file:///x", "", "0"});
+              }),
+              (home.path() / "file").string() + ": cannot create a folder in it: "));
 }
 
 TEST_CASE("download: the official archives have digests of the right length", "[data][download]") {
@@ -162,6 +156,6 @@ TEST_CASE("download: the official archives have digests of the right length", "[
     const kd::data::archive from = kd::data::official_archive(which);
     CHECK(from.sha256.size() == 64);
     CHECK(from.md5.size() == 32);
-    CHECK(has(from.url, "https://www.cs.toronto.edu/~kriz/cifar-10"));
+    CHECK(holds(from.url, "https://www.cs.toronto.edu/~kriz/cifar-10"));
   }
 }

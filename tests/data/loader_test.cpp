@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "support/catch.hpp"
+#include "support/message.hpp"
 
 using kd::data::epoch_order;
 
@@ -89,14 +90,7 @@ TEST_CASE("loader: one buffer serves every epoch and the file order", "[data][lo
 
 TEST_CASE("loader: bad arguments are named with their value", "[data][loader]") {
   const std::vector<std::uint32_t> order = epoch_order(10, 1, 0);
-  const auto message = [](auto call) -> std::string {
-    try {
-      call();
-    } catch (const kd::argument_error& e) {
-      return e.what();
-    }
-    return "no error";
-  };
+  const auto message = [](const auto& call) { return kd_test::message_of<kd::argument_error>(call); };
   CHECK(message([&] { (void)kd::data::batches(order, 0); }) ==
         "kd::data::batches: batch_size must be at least 1, received 0; pass 128");
   CHECK(message([&] { (void)kd::data::batches(order, 4)[3]; }) ==

@@ -10,6 +10,7 @@
 #include "kd/io/checksum.hpp"
 #include "support/catch.hpp"
 #include "support/compare.hpp"
+#include "support/message.hpp"
 
 using kd::data::synthetic_options;
 using kd::data::synthetic_shapes;
@@ -112,13 +113,8 @@ TEST_CASE("synthetic: no colour gives the class away", "[data][synthetic]") {
 }
 
 TEST_CASE("synthetic: an option out of range is named with its value", "[data][synthetic]") {
-  const auto message = [](const synthetic_options& options) -> std::string {
-    try {
-      (void)synthetic_shapes(options);
-    } catch (const kd::argument_error& e) {
-      return e.what();
-    }
-    return "no error";
+  const auto message = [](const synthetic_options& options) {
+    return kd_test::message_of<kd::argument_error>([&] { (void)synthetic_shapes(options); });
   };
   CHECK(message({.train = 0}) ==
         "kd::data::synthetic_shapes: train must lie in [1, 10000000], received 0; leave it out for the default");

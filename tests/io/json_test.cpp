@@ -5,18 +5,14 @@
 #include <string>
 
 #include "support/catch.hpp"
+#include "support/message.hpp"
 
 using kd::io::json;
 
 namespace {
 
-std::string message_of(std::string_view text) {
-  try {
-    json::parse(text, "results.json");
-  } catch (const kd::file_error& e) {
-    return e.what();
-  }
-  return "";
+std::string refusal_of(std::string_view text) {
+  return kd_test::message_of<kd::file_error>([&] { json::parse(text, "results.json"); });
 }
 
 }  // namespace
@@ -108,11 +104,11 @@ TEST_CASE("json: what RFC 8259 forbids is rejected", "[io][json]") {
 }
 
 TEST_CASE("json: messages name source, place, rule and what was found", "[io][json]") {
-  CHECK(message_of("{\n  \"a\": 1,\n  b}") ==
+  CHECK(refusal_of("{\n  \"a\": 1,\n  b}") ==
         "results.json: invalid JSON at line 3, column 3: expected a member name in quotes, found \"b}\"; the file is "
         "damaged or not JSON: restore it or write it again");
-  CHECK(message_of("[1").find("line 1, column 3: expected ',' or ']', found the end of the text") != std::string::npos);
-  CHECK(message_of("{\"a\":1,\"b\":2,\"a\":3}").find("the name \"a\" appears twice") != std::string::npos);
+  CHECK(refusal_of("[1").find("line 1, column 3: expected ',' or ']', found the end of the text") != std::string::npos);
+  CHECK(refusal_of("{\"a\":1,\"b\":2,\"a\":3}").find("the name \"a\" appears twice") != std::string::npos);
 }
 
 TEST_CASE("json: nesting is limited, not the stack's end", "[io][json]") {

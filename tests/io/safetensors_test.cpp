@@ -11,11 +11,14 @@
 
 #include "support/catch.hpp"
 #include "support/folder.hpp"
+#include "support/message.hpp"
 
 using kd::io::safetensors_file;
 using kd::io::safetensors_writer;
 
 using kd_test::folder;
+using kd_test::message_of;
+using kd_test::nothing_thrown;
 
 namespace {
 
@@ -39,16 +42,6 @@ std::string file_of(const std::string& header, std::size_t data, std::uint64_t l
   return out + header + std::string(data, '\1');
 }
 std::string file_of(const std::string& header, std::size_t data) { return file_of(header, data, header.size()); }
-
-template <class Action>
-std::string message_of(const Action& action) {
-  try {
-    action();
-  } catch (const kd::error& e) {
-    return e.what();
-  }
-  return "";
-}
 
 std::string message_of_file(const folder& here, const std::string& content) {
   // Not kd::io::write_file: its fsync, hundreds of times, would take most of the test's time.
@@ -173,8 +166,8 @@ TEST_CASE("safetensors: every kind of damage is told apart before any use", "[io
   };
   const auto two = [&](const std::string& a, const std::string& b) { return "{\"a\":" + a + ",\"b\":" + b + "}"; };
   const std::string good = one("F32", "[2]", "[0,8]");
-  REQUIRE(message_of_file(here, file_of(good, 8)).empty());
-  REQUIRE(message_of_file(here, file_of(good + "   ", 8)).empty());
+  REQUIRE(message_of_file(here, file_of(good, 8)) == nothing_thrown);
+  REQUIRE(message_of_file(here, file_of(good + "   ", 8)) == nothing_thrown);
 
   const struct {
     std::string content, part;
@@ -224,9 +217,9 @@ TEST_CASE("safetensors: a file cut anywhere is rejected", "[io][safetensors]") {
   const std::string whole = kd::io::read_file(KD_TEST_DATA "/reference.safetensors");
   int accepted = 0;
   for (std::size_t size = 0; size < whole.size(); ++size)
-    accepted += message_of_file(here, whole.substr(0, size)).empty();
+    accepted += message_of_file(here, whole.substr(0, size)) == nothing_thrown;
   CHECK(accepted == 0);
-  CHECK(message_of_file(here, whole).empty());
+  CHECK(message_of_file(here, whole) == nothing_thrown);
 }
 
 TEST_CASE("safetensors: the writer rejects what it could not read, and keeps the older file", "[io][safetensors]") {
@@ -236,7 +229,7 @@ TEST_CASE("safetensors: the writer rejects what it could not read, and keeps the
   const auto add = [&](const char* name, const char* dtype, const extents& shape) {
     return message_of([&] { writer.add(name, dtype, shape, std::as_bytes(std::span(values))); });
   };
-  REQUIRE(add("w", "F32", {2, 3}).empty());
+  REQUIRE(add("w", "F32", {2, 3}) == nothing_thrown);
   CHECK(add("w", "F32", {2, 3}).find("given once, received w") != std::string::npos);
   CHECK(add("__metadata__", "F32", {2, 3}).find("must be UTF-8") != std::string::npos);
   CHECK(add("\xff", "F32", {2, 3}).find("must be UTF-8") != std::string::npos);

@@ -6,22 +6,10 @@
 
 #include "kd/loss/cross_entropy.hpp"
 #include "support/catch.hpp"
+#include "support/message.hpp"
 
-namespace {
-
-template <class Call>
-std::string message_of(const Call& call) {
-  try {
-    call();
-  } catch (const kd::argument_error& error) {
-    return error.what();
-  }
-  return "nothing was thrown";
-}
-
-bool holds(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
-
-}  // namespace
+using kd_test::holds;
+using kd_test::message_of;
 
 TEST_CASE("distillation: the defaults are the report's", "[loss][distillation]") {
   const kd::distillation options;
@@ -34,14 +22,14 @@ TEST_CASE("distillation: the defaults are the report's", "[loss][distillation]")
 TEST_CASE("distillation: bad temperatures and weights are named with value and remedy", "[loss][distillation]") {
   const float nan = std::numeric_limits<float>::quiet_NaN(), inf = std::numeric_limits<float>::infinity();
   for (const float T : {0.0f, -2.0f, nan, inf, 1e-5f, 1e5f}) {
-    const std::string message = message_of([&] { kd::distillation{.temperature = T}.validate(); });
+    const std::string message = message_of<kd::argument_error>([&] { kd::distillation{.temperature = T}.validate(); });
     REQUIRE(holds(message, "distillation: temperature must be"));
     REQUIRE(holds(message, kd::text("received ", T, "; ")));
   }
   for (const float weight : {-0.25f, nan, inf}) {
-    REQUIRE(holds(message_of([&] { kd::distillation{.kd_weight = weight}.validate(); }),
+    REQUIRE(holds(message_of<kd::argument_error>([&] { kd::distillation{.kd_weight = weight}.validate(); }),
                   kd::text("kd_weight must be finite and not negative, received ", weight)));
-    REQUIRE(holds(message_of([&] { kd::distillation{.ce_weight = weight}.validate(); }),
+    REQUIRE(holds(message_of<kd::argument_error>([&] { kd::distillation{.ce_weight = weight}.validate(); }),
                   kd::text("ce_weight must be finite and not negative, received ", weight)));
   }
   for (const float T : {0.05f, 1.0f, 1.01f, 100.0f})
@@ -51,7 +39,9 @@ TEST_CASE("distillation: bad temperatures and weights are named with value and r
 TEST_CASE("cross_entropy: a label out of range is named with its row", "[loss][cross_entropy]") {
   const std::int32_t labels[] = {0, 9, 10, 3}, negative[] = {-1};
   REQUIRE_NOTHROW(kd::require_labels("cross_entropy", 2, 10, labels));
-  const std::string message = message_of([&] { kd::require_labels("cross_entropy", 4, 10, labels); });
+  const std::string message =
+      message_of<kd::argument_error>([&] { kd::require_labels("cross_entropy", 4, 10, labels); });
   REQUIRE(holds(message, "cross_entropy: the label of row 2 must lie in [0,10), received 10; "));
-  REQUIRE(holds(message_of([&] { kd::require_labels("cross_entropy", 1, 10, negative); }), "received -1"));
+  REQUIRE(holds(message_of<kd::argument_error>([&] { kd::require_labels("cross_entropy", 1, 10, negative); }),
+                "received -1"));
 }

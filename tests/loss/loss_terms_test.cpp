@@ -4,6 +4,7 @@
 
 #include "support/catch.hpp"
 #include "support/compare.hpp"
+#include "support/message.hpp"
 
 TEST_CASE("loss_terms: batches of different sizes add up to the mean over all rows", "[loss][loss_terms]") {
   kd::loss_terms epoch;
@@ -38,12 +39,8 @@ TEST_CASE("loss_terms: a fault is thrown with loss, tensor, row, class and step"
 
   kd::loss_result bad;
   bad.fault = {kd::loss_fault_kind::student_nan, 3, 7};
-  std::string message;
-  try {
-    kd::require_finite(bad, "distillation", 120);
-  } catch (const kd::non_finite_error& error) {
-    message = error.what();
-  }
+  const std::string message =
+      kd_test::message_of<kd::non_finite_error>([&] { kd::require_finite(bad, "distillation", 120); });
   REQUIRE(message.find("distillation: student logits have a NaN at row 3, class 7 (step 120); ") == 0);
 }
 

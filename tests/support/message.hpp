@@ -3,17 +3,21 @@
 
 #include <string>
 
+#include "kd/core/error.hpp"
+
 namespace kd_test {
 
-/// The message of an `Exception` thrown by `call`; "nothing was thrown" where it returns. Others pass through.
-template <class Exception, class Call>
+inline constexpr const char* nothing_thrown = "nothing was thrown";
+
+/// The message of an `Exception` thrown by `call`, nothing_thrown where it returns. Others pass through.
+template <class Exception = kd::error, class Call>
 std::string message_of(const Call& call) {
   try {
     call();
   } catch (const Exception& e) {
     return e.what();
   }
-  return "nothing was thrown";
+  return nothing_thrown;
 }
 
 /// Whether every part stands in the text.
