@@ -10,10 +10,10 @@
 #include <type_traits>
 #include <vector>
 
-#include "cuda/guarded_array.hpp"
 #include "kd/cuda/graph.hpp"
 #include "support/catch.hpp"
 #include "support/compare.hpp"
+#include "support/guarded_array.hpp"
 #include "support/message.hpp"
 
 namespace {
@@ -162,22 +162,22 @@ void check_plain(const stream& s, cudnn& library, const problem<T>& p) {
       guarded_array<T> y(s, p.dy.size());
       kd::cuda::conv2d_forward(s, library, g, p.batch, x.data(), w.data(), with_bias ? bias.data() : nullptr, relu,
                                y.data());
-      CHECK(near(y.values(), p.y(with_bias, relu), {.of_largest = tolerance<T>}));
+      CHECK(near(y.floats(), p.y(with_bias, relu), {.of_largest = tolerance<T>}));
       CHECK(y.intact());
     }
   guarded_array<T> dx(s, p.x.size()), dx_added(s, p.dx_before);
   kd::cuda::conv2d_backward_data(s, library, g, p.batch, dy.data(), w.data(), false, dx.data(), nullptr);
   kd::cuda::conv2d_backward_data(s, library, g, p.batch, dy.data(), w.data(), true, dx_added.data(), nullptr);
-  CHECK(near(dx.values(), p.dx(p.dy, false), {.of_largest = tolerance<T>}));
-  CHECK(near(dx_added.values(), p.dx(p.dy, true), {.of_largest = tolerance<T>}));
+  CHECK(near(dx.floats(), p.dx(p.dy, false), {.of_largest = tolerance<T>}));
+  CHECK(near(dx_added.floats(), p.dx(p.dy, true), {.of_largest = tolerance<T>}));
   CHECK((dx.intact() && dx_added.intact()));
   for (const bool with_bias : {false, true}) {
     floats dw(s, p.w.size()), db(s, p.bias.size());
     kd::cuda::conv2d_backward_weight(s, library, g, p.batch, x.data(), dy.data(), dw.data(),
                                      with_bias ? db.data() : nullptr, nullptr);
-    CHECK(near(dw.values(), p.dw(p.dy), {.of_largest = tolerance<T>}));
-    CHECK(zero_where(dw.values(), p.dead()));
-    if (with_bias) CHECK(near(db.values(), p.db(p.dy), {.of_largest = 5e-6}));
+    CHECK(near(dw.floats(), p.dw(p.dy), {.of_largest = tolerance<T>}));
+    CHECK(zero_where(dw.floats(), p.dead()));
+    if (with_bias) CHECK(near(db.floats(), p.db(p.dy), {.of_largest = 5e-6}));
     CHECK((dw.intact() && db.intact()));
   }
 }
@@ -191,7 +191,7 @@ void check_pool_forward(const stream& s, cudnn& library, const problem<T>& p, bo
   kd::cuda::conv2d_relu_pool_forward(s, library, p.g, p.batch, x.data(), w.data(), with_bias ? bias.data() : nullptr,
                                      y.data(), winners.data());
   const auto sums = p.y(with_bias, false);
-  const auto got = y.values(), places = winners.values();
+  const auto got = y.floats(), places = winners.floats();
   const double scale = kd_test::largest_magnitude(sums);
   std::vector<double> want;
   kd_test::comparison choice("value of the winner");
@@ -230,10 +230,10 @@ void check_pool(const stream& s, cudnn& library, const problem<T>& p) {
   data(true, dx_added.data());
   kd::cuda::conv2d_relu_pool_backward_weight(s, library, p.g, p.batch, x.data(), d_pooled.data(), winners.data(),
                                              dw.data(), db.data(), nullptr);
-  CHECK(near(dx.values(), p.dx(d_y, false), {.of_largest = tolerance<T>}));
-  CHECK(near(dx_added.values(), p.dx(d_y, true), {.of_largest = tolerance<T>}));
-  CHECK(near(dw.values(), p.dw(d_y), {.of_largest = tolerance<T>}));
-  CHECK(near(db.values(), p.db(d_y), {.of_largest = 5e-6}));
+  CHECK(near(dx.floats(), p.dx(d_y, false), {.of_largest = tolerance<T>}));
+  CHECK(near(dx_added.floats(), p.dx(d_y, true), {.of_largest = tolerance<T>}));
+  CHECK(near(dw.floats(), p.dw(d_y), {.of_largest = tolerance<T>}));
+  CHECK(near(db.floats(), p.db(d_y), {.of_largest = 5e-6}));
   CHECK((dx.intact() && dx_added.intact() && dw.intact() && db.intact()));
 }
 
@@ -283,9 +283,9 @@ TEST_CASE("cuda conv2d: few channels go to the direct kernels", "[cuda][conv2d]"
       scratch(s, kd::cuda::conv2d_scratch(g, p.batch));
   kd::cuda::conv2d_forward(s, library, g, p.batch, x.data(), w.data(), bias.data(), true, y.data());
   kd::cuda::conv2d_backward_weight(s, library, g, p.batch, x.data(), dy.data(), dw.data(), db.data(), scratch.data());
-  CHECK(near(y.values(), p.y(true, true), {.of_largest = tolerance<float>}));
-  CHECK(near(dw.values(), p.dw(p.dy), {.of_largest = tolerance<float>}));
-  CHECK(near(db.values(), p.db(p.dy), {.of_largest = tolerance<float>}));
+  CHECK(near(y.floats(), p.y(true, true), {.of_largest = tolerance<float>}));
+  CHECK(near(dw.floats(), p.dw(p.dy), {.of_largest = tolerance<float>}));
+  CHECK(near(db.floats(), p.db(p.dy), {.of_largest = tolerance<float>}));
   check_pool_forward(s, library, p, true);
   CHECK(scratch.intact());
   CHECK(library.plans() == 0);
@@ -305,9 +305,9 @@ TEST_CASE("cuda conv2d: odd images of few channels are pooled as well", "[cuda][
                                            dx.data(), scratch.data());
   kd::cuda::conv2d_relu_pool_backward_weight(s, library, g, p.batch, x.data(), d_pooled.data(), winners.data(),
                                              dw.data(), db.data(), scratch.data());
-  CHECK(near(dx.values(), p.dx(p.unpooled(), false), {.of_largest = tolerance<float>}));
-  CHECK(near(dw.values(), p.dw(p.unpooled()), {.of_largest = tolerance<float>}));
-  CHECK(near(db.values(), p.db(p.unpooled()), {.of_largest = tolerance<float>}));
+  CHECK(near(dx.floats(), p.dx(p.unpooled(), false), {.of_largest = tolerance<float>}));
+  CHECK(near(dw.floats(), p.dw(p.unpooled()), {.of_largest = tolerance<float>}));
+  CHECK(near(db.floats(), p.db(p.unpooled()), {.of_largest = tolerance<float>}));
 }
 
 TEST_CASE("cuda conv2d: fp32 does not round its factors, tf32 may", "[cuda][conv2d]") {
@@ -318,10 +318,10 @@ TEST_CASE("cuda conv2d: fp32 does not round its factors, tf32 may", "[cuda][conv
   floats x(s, ones), w(s, std::vector<float>(g.weights(), 1.0f)), y(s, g.out().size());
   cudnn exact(s, precision::fp32);
   kd::cuda::conv2d_forward(s, exact, g, 1, x.data(), w.data(), nullptr, false, y.data());
-  CHECK(y.values() == std::vector<float>(g.out().size(), 64 + 0x1p-6f));
+  CHECK(y.floats() == std::vector<float>(g.out().size(), 64 + 0x1p-6f));
   cudnn rounding(s, precision::tf32);
   kd::cuda::conv2d_forward(s, rounding, g, 1, x.data(), w.data(), nullptr, false, y.data());
-  CHECK(near(y.values(), std::vector<float>(g.out().size(), 64.0f), {.of_largest = 5e-4}));
+  CHECK(near(y.floats(), std::vector<float>(g.out().size(), 64.0f), {.of_largest = 5e-4}));
 }
 
 TEST_CASE("cuda conv2d: NaN passes relu and wins its window", "[cuda][conv2d]") {
@@ -332,7 +332,7 @@ TEST_CASE("cuda conv2d: NaN passes relu and wins its window", "[cuda][conv2d]") 
   floats x(s, std::vector<float>{-1, 5, nan, 9, -2, -3, 1, 2}), w(s, std::vector<float>(40, 1.0f)), y(s, 80);
   bytes winners(s, 80);
   kd::cuda::conv2d_relu_pool_forward(s, library, g, 1, x.data(), w.data(), nullptr, y.data(), winners.data());
-  const auto got = y.values(), places = winners.values();
+  const auto got = y.floats(), places = winners.floats();
   for (std::size_t c = 0; c < 40; ++c) {
     CHECK(got[c] == 5);
     CHECK(places[c] == 1);
@@ -347,7 +347,7 @@ TEST_CASE("cuda conv2d: dead taps can be left as they are", "[cuda][conv2d]") {
   const problem<float> p(one_run[0], 4);
   floats x(s, p.x), dy(s, p.dy), dw(s, std::vector<float>(p.w.size(), -7.0f));
   kd::cuda::conv2d_backward_weight(s, library, p.g, p.batch, x.data(), dy.data(), dw.data(), nullptr, nullptr, false);
-  const auto got = dw.values();
+  const auto got = dw.floats();
   const auto dead = p.dead();
   std::size_t kept = 0;
   for (std::size_t i = 0; i < got.size(); ++i) {
@@ -368,15 +368,15 @@ TEST_CASE("cuda conv2d: an empty batch has no gradient", "[cuda][conv2d]") {
     kd::cuda::conv2d_backward_data<float>(s, library, g, 0, nullptr, nullptr, false, y.data(), nullptr);
     kd::cuda::conv2d_relu_pool_backward_data<float>(s, library, g, 0, nullptr, nullptr, nullptr, false, y.data(),
                                                     nullptr);
-    CHECK(std::isnan(y.values()[0]));
+    CHECK(std::isnan(y.floats()[0]));
     for (const bool pool : {false, true}) {
       if (pool)
         kd::cuda::conv2d_relu_pool_backward_weight<float>(s, library, g, 0, nullptr, nullptr, nullptr, dw.data(),
                                                           db.data(), nullptr);
       else
         kd::cuda::conv2d_backward_weight<float>(s, library, g, 0, nullptr, nullptr, dw.data(), db.data(), nullptr);
-      CHECK(dw.values() == std::vector<float>(g.weights(), 0.0f));
-      CHECK(db.values() == std::vector<float>(g.out_channels, 0.0f));
+      CHECK(dw.floats() == std::vector<float>(g.weights(), 0.0f));
+      CHECK(db.floats() == std::vector<float>(g.out_channels, 0.0f));
     }
   }
 }
@@ -398,7 +398,7 @@ TEST_CASE("cuda conv2d: a graph gives the same bits, without taking memory", "[c
     kd::cuda::conv2d_forward(s, library, one.g, 3, x1.data(), w.data(), bias.data(), true, y1.data());
   };
   step();
-  const auto all = [&] { return std::vector{y.values(), dx.values(), dw.values(), db.values(), y1.values()}; };
+  const auto all = [&] { return std::vector{y.floats(), dx.floats(), dw.floats(), db.floats(), y1.floats()}; };
   const auto eager = all();
   const std::size_t plans = library.plans();
   const auto recorded = kd::cuda::graph::capture(s, step);
@@ -453,7 +453,7 @@ TEST_CASE("cuda conv2d: errors of cuDNN say operation, name, text and remedy", "
                        "[20,5,4] and a 1x1 filter to 24 channels in fp32",
                        "use a smaller batch"));
   forward();
-  CHECK(near(y.values(), p.y(false, false), {.of_largest = tolerance<float>}));
+  CHECK(near(y.floats(), p.y(false, false), {.of_largest = tolerance<float>}));
 }
 
 #endif

@@ -7,11 +7,11 @@
 #include <vector>
 
 #include "cuda/direct_conv2d_reference.hpp"
-#include "cuda/guarded_array.hpp"
 #include "kd/cuda/buffer.hpp"
 #include "kd/cuda/direct_conv2d.hpp"
 #include "support/catch.hpp"
 #include "support/compare.hpp"
+#include "support/guarded_array.hpp"
 
 namespace {
 
@@ -83,11 +83,11 @@ void run_plain(const kd::cuda::stream& s, const conv2d_reference& p, const choic
   guarded_array<float> dw(s, p.w.size(), c.shift), db(s, p.bias.size(), c.shift);
   kd::cuda::direct_conv2d_backward_weight<T>(s, p.g, p.batch, x.data(), dy.data(), dw.data(),
                                              c.bias ? db.data() : nullptr, scratch.data());
-  r.y = y.values();
-  r.dx = dx.values();
-  r.dx_added = dx_added.values();
-  r.dw = dw.values();
-  r.db = db.values();
+  r.y = y.floats();
+  r.dx = dx.floats();
+  r.dx_added = dx_added.floats();
+  r.dw = dw.floats();
+  r.db = db.floats();
   r.intact =
       r.intact && y.intact() && dx.intact() && dx_added.intact() && dw.intact() && db.intact() && scratch.intact();
 }
@@ -112,12 +112,12 @@ void run_pooled(const kd::cuda::stream& s, const conv2d_reference& p, const choi
   guarded_array<float> dw(s, p.w.size(), c.shift), db(s, p.bias.size(), c.shift);
   kd::cuda::direct_conv2d_relu_pool_backward_weight<T>(s, p.g, p.batch, x.data(), d_pooled.data(), given.data(),
                                                        dw.data(), c.bias ? db.data() : nullptr, scratch.data());
-  r.pooled = pooled.values();
-  for (const float v : winners.values()) r.winners.push_back(static_cast<std::uint8_t>(v));
-  r.pool_dx = dx.values();
-  r.pool_dx_added = dx_added.values();
-  r.pool_dw = dw.values();
-  r.pool_db = db.values();
+  r.pooled = pooled.floats();
+  for (const float v : winners.floats()) r.winners.push_back(static_cast<std::uint8_t>(v));
+  r.pool_dx = dx.floats();
+  r.pool_dx_added = dx_added.floats();
+  r.pool_dw = dw.floats();
+  r.pool_db = db.floats();
   r.intact = r.intact && pooled.intact() && winners.intact() && dx.intact() && dx_added.intact() && dw.intact() &&
              db.intact() && scratch.intact();
 }

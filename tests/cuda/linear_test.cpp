@@ -8,10 +8,10 @@
 #include <limits>
 #include <vector>
 
-#include "cuda/guarded_array.hpp"
 #include "kd/cuda/graph.hpp"
 #include "support/catch.hpp"
 #include "support/compare.hpp"
+#include "support/guarded_array.hpp"
 #include "support/message.hpp"
 
 namespace {
@@ -86,21 +86,21 @@ void check_all(const stream& s, cublaslt& library, const layer& l, std::size_t s
       floats y(s, l.batch * l.out, shift);
       kd::cuda::linear_forward(s, library, l.in, l.out, l.batch, x.data(), w.data(), with_bias ? bias.data() : nullptr,
                                relu, y.data());
-      CHECK(near(y.values(), l.y(with_bias, relu), {.of_largest = bound}));
+      CHECK(near(y.floats(), l.y(with_bias, relu), {.of_largest = bound}));
       CHECK(y.intact());
     }
   floats dx(s, l.batch * l.in, shift), dx_added(s, l.dx_before, shift);
   kd::cuda::linear_backward_data(s, library, l.in, l.out, l.batch, dy.data(), w.data(), false, dx.data(), nullptr);
   kd::cuda::linear_backward_data(s, library, l.in, l.out, l.batch, dy.data(), w.data(), true, dx_added.data(), nullptr);
-  CHECK(near(dx.values(), l.dx(false), {.of_largest = bound}));
-  CHECK(near(dx_added.values(), l.dx(true), {.of_largest = bound}));
+  CHECK(near(dx.floats(), l.dx(false), {.of_largest = bound}));
+  CHECK(near(dx_added.floats(), l.dx(true), {.of_largest = bound}));
   CHECK((dx.intact() && dx_added.intact()));
   for (const bool with_bias : {false, true}) {
     floats dw(s, l.out * l.in, shift), db(s, l.out, shift);
     kd::cuda::linear_backward_weight(s, library, l.in, l.out, l.batch, x.data(), dy.data(), dw.data(),
                                      with_bias ? db.data() : nullptr, nullptr);
-    CHECK(near(dw.values(), l.dw(), {.of_largest = bound}));
-    if (with_bias) CHECK(near(db.values(), l.db(), {.of_largest = bound}));
+    CHECK(near(dw.floats(), l.dw(), {.of_largest = bound}));
+    if (with_bias) CHECK(near(db.floats(), l.db(), {.of_largest = bound}));
     CHECK((dw.intact() && db.intact()));
   }
 }
@@ -131,7 +131,7 @@ TEST_CASE("cuda linear: fp32 does not round its factors", "[cuda][linear]") {
   floats x(s, std::vector<float>(batch * in, 1 + 0x1p-12f)), w(s, std::vector<float>(out * in, 1.0f)),
       y(s, batch * out);
   kd::cuda::linear_forward(s, library, in, out, batch, x.data(), w.data(), nullptr, false, y.data());
-  CHECK(y.values() == std::vector<float>(batch * out, 64 + 0x1p-6f));
+  CHECK(y.floats() == std::vector<float>(batch * out, 64 + 0x1p-6f));
 }
 
 TEST_CASE("cuda linear: a NaN passes relu", "[cuda][linear]") {
@@ -145,7 +145,7 @@ TEST_CASE("cuda linear: a NaN passes relu", "[cuda][linear]") {
     floats bias(s, std::vector<float>(out, -5.0f));
     kd::cuda::linear_forward(s, library, in, out, batch, x.data(), w.data(), with_bias ? bias.data() : nullptr, true,
                              y.data());
-    const auto got = y.values();
+    const auto got = y.floats();
     for (std::size_t n = 0; n < batch; ++n) {
       CHECK(std::isnan(got[n * out + 1]));
       CHECK(got[n * out] == (with_bias ? 0.0f : 4.0f));
@@ -160,9 +160,9 @@ TEST_CASE("cuda linear: an empty batch has no gradient", "[cuda][linear]") {
   kd::cuda::linear_forward(s, library, 5, 3, 0, nullptr, nullptr, nullptr, true, y.data());
   kd::cuda::linear_backward_data(s, library, 5, 3, 0, nullptr, nullptr, false, y.data(), nullptr);
   kd::cuda::linear_backward_weight(s, library, 5, 3, 0, nullptr, nullptr, dw.data(), db.data(), nullptr);
-  CHECK(dw.values() == std::vector<float>(15, 0.0f));
-  CHECK(db.values() == std::vector<float>(3, 0.0f));
-  CHECK(std::isnan(y.values()[0]));
+  CHECK(dw.floats() == std::vector<float>(15, 0.0f));
+  CHECK(db.floats() == std::vector<float>(3, 0.0f));
+  CHECK(std::isnan(y.floats()[0]));
   CHECK(library.plans() == 0);
 }
 
@@ -191,17 +191,17 @@ TEST_CASE("cuda linear: two runs give the same bits, and so does a graph", "[cud
                                      nullptr);
   };
   step();
-  const auto first_y = y.values(), first_dw = dw.values(), first_db = db.values();
+  const auto first_y = y.floats(), first_dw = dw.floats(), first_db = db.floats();
   const auto recorded = kd::cuda::graph::capture(s, step);
   const auto clear = [&] {
     for (floats* one : {&y, &dw, &db}) kd::cuda::fill_zero(s, one->data(), one->values().size());
   };
   clear();
-  CHECK(y.values() != first_y);
+  CHECK(y.floats() != first_y);
   recorded.launch(s);
-  CHECK(y.values() == first_y);
-  CHECK(dw.values() == first_dw);
-  CHECK(db.values() == first_db);
+  CHECK(y.floats() == first_y);
+  CHECK(dw.floats() == first_dw);
+  CHECK(db.floats() == first_db);
 }
 
 #if defined(KD_SIMT)

@@ -5,13 +5,13 @@
 #include <string>
 #include <vector>
 
-#include "cuda/guarded_array.hpp"
 #include "support/catch.hpp"
 #include "support/compare.hpp"
+#include "support/guarded_array.hpp"
 
 namespace {
 
-using kd_test::bfloat16;
+using kd::kernel::bfloat16;
 using kd_test::guarded_array;
 using kd_test::largest_magnitude;
 using kd_test::near;
@@ -125,8 +125,8 @@ result run(const problem<T>& p, const arrangement& a = {}) {
   bool intact = mean.intact() && inv_std.intact() && running_mean.intact() && running_var.intact() &&
                 d_gamma.intact() && d_beta.intact() && scratch.intact() && second_scratch.intact();
   for (const auto* array : {&x, &forward_x, &extra, &y, &dy, &masked, &dx}) intact = intact && array->intact();
-  return {out.values(), mean.values(),     inv_std.values(), running_mean.values(), running_var.values(),
-          g.values(),   gradient.values(), d_gamma.values(), d_beta.values(),       intact};
+  return {out.floats(), mean.floats(),     inv_std.floats(), running_mean.floats(), running_var.floats(),
+          g.floats(),   gradient.floats(), d_gamma.floats(), d_beta.floats(),       intact};
 }
 
 // Roundings of what is stored: float, or half a unit in the last of 8 bits, with room for the float before it.
@@ -374,10 +374,10 @@ TEMPLATE_TEST_CASE("cuda batch_norm2d: inference uses the running statistics", "
                                                            residual ? extra.data() : nullptr, relu, to);
           };
           infer(y.data());
-          CHECK(close_by_channel<TestType>(y.values(), want, {1e-6}, largest_magnitude(want)));
+          CHECK(close_by_channel<TestType>(y.floats(), want, {1e-6}, largest_magnitude(want)));
           CHECK(y.intact());
           infer(x.data());
-          CHECK(x.values() == y.values());
+          CHECK(x.floats() == y.floats());
           CHECK(x.intact());
         }
 }

@@ -4,13 +4,13 @@
 #include <limits>
 #include <vector>
 
-#include "cuda/guarded_array.hpp"
 #include "support/catch.hpp"
 #include "support/compare.hpp"
+#include "support/guarded_array.hpp"
 
 namespace {
 
-using kd_test::bfloat16;
+using kd::kernel::bfloat16;
 using kd_test::guarded_array;
 using kd_test::near;
 using kd_test::rounded;
@@ -80,10 +80,10 @@ struct result {
     guarded_array<std::uint8_t> taken(s, batch * g.out().size(), shift);
     kd::cuda::max_pool2d_forward<T>(s, g, batch, x.data(), out.data(), taken.data());
     kd::cuda::max_pool2d_backward<T>(s, g, batch, dy.data(), taken.data(), d_x.data());
-    y = out.values();
+    y = out.floats();
     for (float& v : y) v = std::isnan(v) ? -1e30f : v;
-    winners = taken.values();
-    dx = d_x.values();
+    winners = taken.floats();
+    dx = d_x.floats();
     intact = x.intact() && out.intact() && dy.intact() && d_x.intact() && taken.intact();
   }
 };
@@ -233,8 +233,8 @@ TEMPLATE_TEST_CASE("cuda global_avg_pool2d: mean and its gradient match the defi
         kd::cuda::global_avg_pool2d_backward<TestType>(stream, s, batch, dy.data(), dx.data());
         // Sums of at most 21 values per lane in float, then a rounding to bfloat16.
         const double storage = std::is_same_v<TestType, float> ? 0.0 : 0x1.1p-8;
-        CHECK(near(y.values(), want_y, {.of_largest = 1e-6 + storage}).or_nothing());
-        CHECK(near(dx.values(), want_dx, {.of_largest = 1e-7 + storage}).or_nothing());
+        CHECK(near(y.floats(), want_y, {.of_largest = 1e-6 + storage}).or_nothing());
+        CHECK(near(dx.floats(), want_dx, {.of_largest = 1e-7 + storage}).or_nothing());
         CHECK((x.intact() && y.intact() && dy.intact() && dx.intact()));
       }
 }
@@ -248,7 +248,7 @@ TEST_CASE("cuda global_avg_pool2d: NaN spreads through its channel alone, twice 
   guarded_array<float> x(stream, values), y(stream, 8), again(stream, 8);
   kd::cuda::global_avg_pool2d_forward<float>(stream, s, 2, x.data(), y.data());
   kd::cuda::global_avg_pool2d_forward<float>(stream, s, 2, x.data(), again.data());
-  const auto first = y.values(), second = again.values();
+  const auto first = y.floats(), second = again.floats();
   for (std::size_t i = 0; i < 8; ++i) {
     CHECK(std::isnan(first[i]) == (i == 2));
     CHECK((first[i] == second[i] || i == 2));

@@ -31,7 +31,7 @@ struct allowed_error {
 };
 
 /// Any number of comparisons, true where all are right. Comparing nothing is wrong, as is another number of elements.
-class comparison {
+class [[nodiscard]] comparison {
  public:
   /// @param what the name of the array in the message
   explicit comparison(std::string what = {}) : what_(std::move(what)) {}

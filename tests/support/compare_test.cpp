@@ -144,6 +144,13 @@ TEST_CASE("compare: nothing and another number of elements are wrong, the former
   both.add_all(four, one_to_five, {});
   both.add_all(four, four, {});
   CHECK_FALSE(both);
+  comparison counted("counted");
+  counted.add(1, 1, 0);
+  counted.add_size(3, 3);
+  CHECK(counted);
+  counted.add_size(3, 4);
+  CHECK_FALSE(counted);
+  CHECK(text_of(counted) == "counted: got 3 elements, want 4");
 }
 
 TEST_CASE("compare: each part of a tolerance holds up to its bound and no further", "[support][compare]") {

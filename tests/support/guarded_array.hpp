@@ -1,10 +1,12 @@
 /// Arrays in the GPU's memory for tests of kernels: poisoned before they are written, watched on both sides.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
 #include <stdexcept>
+#include <type_traits>
 #include <vector>
 
 #include "kd/core/random.hpp"
@@ -13,7 +15,62 @@
 
 namespace kd_test {
 
-/// n elements of device memory. Reading them back throws where anything in front of or behind them was written.
+/// The values, each rounded to T.
+template <class T>
+std::vector<T> rounded_to(const std::vector<float>& from) {
+  std::vector<T> to(from.size());
+  for (std::size_t i = 0; i < from.size(); ++i)
+    if constexpr (std::is_integral_v<T>)
+      to[i] = static_cast<T>(from[i]);
+    else
+      to[i] = kd::kernel::from_float<T>(from[i]);
+  return to;
+}
+template <class T>
+std::vector<float> to_floats(const std::vector<T>& from) {
+  std::vector<float> to(from.size());
+  for (std::size_t i = 0; i < from.size(); ++i)
+    if constexpr (std::is_integral_v<T>)
+      to[i] = static_cast<float>(from[i]);
+    else
+      to[i] = kd::kernel::to_float(from[i]);
+  return to;
+}
+/// The values as T holds them.
+template <class T>
+std::vector<float> rounded(const std::vector<float>& values) {
+  return to_floats(rounded_to<T>(values));
+}
+
+/// Numbers in [-1, 1), a function of index and `draw`.
+inline std::vector<float> random_floats(std::size_t n, std::uint32_t draw) {
+  std::vector<float> v(n);
+  for (std::size_t i = 0; i < n; ++i) {
+    const auto words = kd::random_at(17, kd::random_stream::synthetic_data, static_cast<std::uint32_t>(i), draw);
+    v[i] = 2.0f * kd::uniform(words[0]) - 1.0f;
+  }
+  return v;
+}
+/// The same as T, each rounded.
+template <class T>
+std::vector<T> random_numbers(std::size_t n, std::uint32_t draw) {
+  return rounded_to<T>(random_floats(n, draw));
+}
+/// Roughly normal: sums of twelve uniforms.
+inline std::vector<float> normal_values(std::size_t n, std::uint32_t draw, double mean = 0, double deviation = 1) {
+  std::vector<float> v(n);
+  for (std::size_t i = 0; i < n; ++i) {
+    double sum = -6;
+    for (std::uint32_t k = 0; k < 3; ++k)
+      for (const auto word :
+           kd::random_at(9, kd::random_stream::synthetic_data, static_cast<std::uint32_t>(i), draw, k))
+        sum += static_cast<double>(kd::uniform(word));
+    v[i] = static_cast<float>(mean + deviation * sum);
+  }
+  return v;
+}
+
+/// n elements of device memory. Reading them back throws where anything before or after them was written.
 template <class T>
 class guarded_array {
  public:
@@ -30,20 +87,22 @@ class guarded_array {
       : guarded_array(s, values.size(), shift) {
     kd::cuda::upload(s, values.data(), values.size(), data());
   }
+  /// The values rounded to T.
+  guarded_array(const kd::cuda::stream& s, const std::vector<float>& values,
+                std::size_t shift = 0) requires(!std::is_same_v<T, float>)
+      : guarded_array(s, rounded_to<T>(values), shift) {}
 
   T* data() { return reinterpret_cast<T*>(memory_.data() + begin_); }
   std::vector<T> values() const {
-    std::vector<unsigned char> bytes(memory_.size());
-    kd::cuda::download(*stream_, memory_.data(), bytes.size(), bytes.data());
-    // Says to g++ 12, which warns of a wrapped size at -O3, that there is none.
-    if (bytes.size() < begin_ + guard) throw std::length_error("an array too large for its guards");
+    const std::vector<unsigned char> bytes = download();
+    if (!guards_hold(bytes)) throw std::runtime_error("a kernel wrote outside of its array");
     std::vector<T> result(size_);
-    const std::size_t end = begin_ + size_ * sizeof(T);
-    for (std::size_t i = 0; i < bytes.size(); ++i)
-      if ((i < begin_ || i >= end) && bytes[i] != mark) throw std::runtime_error("a kernel wrote outside of its array");
-    if (size_ > 0) std::memcpy(result.data(), bytes.data() + begin_, end - begin_);
+    if (size_ > 0) std::memcpy(result.data(), bytes.data() + begin_, size_ * sizeof(T));
     return result;
   }
+  std::vector<float> floats() const { return to_floats(values()); }
+  /// Whether nothing was written outside.
+  bool intact() const { return guards_hold(download()); }
 
  private:
   static constexpr unsigned char mark = 0xa5;
@@ -51,41 +110,27 @@ class guarded_array {
 #if defined(KD_SIMT_ASAN) || defined(KD_SIMT_RACE)
   static constexpr std::size_t guard = 0;
 #else
-  static constexpr std::size_t guard = 64;
+  static constexpr std::size_t guard = 256;
 #endif
+
+  std::vector<unsigned char> download() const {
+    std::vector<unsigned char> bytes(memory_.size());
+    kd::cuda::download(*stream_, memory_.data(), bytes.size(), bytes.data());
+    return bytes;
+  }
+  bool guards_hold(const std::vector<unsigned char>& bytes) const {
+    // Says to g++ 12, which warns of a wrapped size at -O3, that there is none.
+    if (bytes.size() < begin_ + guard) throw std::length_error("an array too large for its guards");
+    const auto marked = [](unsigned char byte) { return byte == mark; };
+    const auto end = bytes.begin() + static_cast<std::ptrdiff_t>(begin_ + size_ * sizeof(T));
+    return std::all_of(bytes.begin(), bytes.begin() + static_cast<std::ptrdiff_t>(begin_), marked) &&
+           std::all_of(end, bytes.end(), marked);
+  }
 
   const kd::cuda::stream* stream_;
   std::size_t size_, begin_;
   kd::cuda::buffer<unsigned char> memory_;
 };
-
-/// Numbers in [-1, 1), a function of index and `draw`.
-inline std::vector<float> random_floats(std::size_t n, std::uint32_t draw) {
-  std::vector<float> v(n);
-  for (std::size_t i = 0; i < n; ++i) {
-    const auto words = kd::random_at(17, kd::random_stream::synthetic_data, static_cast<std::uint32_t>(i), draw);
-    v[i] = 2.0f * kd::uniform(words[0]) - 1.0f;
-  }
-  return v;
-}
-
-/// The same as T, each rounded.
-template <class T>
-std::vector<T> rounded_to(const std::vector<float>& from) {
-  std::vector<T> to(from.size());
-  for (std::size_t i = 0; i < from.size(); ++i) to[i] = kd::kernel::from_float<T>(from[i]);
-  return to;
-}
-template <class T>
-std::vector<T> random_numbers(std::size_t n, std::uint32_t draw) {
-  return rounded_to<T>(random_floats(n, draw));
-}
-template <class T>
-std::vector<float> to_floats(const std::vector<T>& from) {
-  std::vector<float> to(from.size());
-  for (std::size_t i = 0; i < from.size(); ++i) to[i] = kd::kernel::to_float(from[i]);
-  return to;
-}
 
 /// Whether the arrays hold the same bits.
 template <class T>
