@@ -120,6 +120,6 @@ TEST_CASE("images: of a normalisation only the entries of the image's channels c
   const std::uint32_t index = 0;
   std::vector<float> out(kd::cpu::storage_size(s, 1));
   kd::cpu::gather_images({1}, {images.data(), s, &index, 1}, {{0.5f}, {0.25f}}, {}, 0, 0, out.data());
-  CHECK(std::abs(out[0] + 2) <= 1e-6f);
-  CHECK(std::abs(out[lanes] - 2) <= 1e-6f);
+  CHECK(kd_test::near(out[0], -2, {.absolute = 1e-6}));
+  CHECK(kd_test::near(out[lanes], 2, {.absolute = 1e-6}));
 }

@@ -77,7 +77,17 @@ class [[nodiscard]] comparison {
     return copy;
   }
 
-  explicit operator bool() const { return sizes_.empty() && wrong_ == 0 && (count_ > 0 || may_be_empty_); }
+  /// The same for numbers that must differ: right where one does by more than its tolerance. A NaN is wrong here too.
+  comparison differs() const {
+    comparison copy = *this;
+    copy.must_differ_ = true;
+    return copy;
+  }
+
+  explicit operator bool() const {
+    if (must_differ_) return sizes_.empty() && wrong_ > 0 && std::isfinite(worst_.badness);
+    return sizes_.empty() && wrong_ == 0 && (count_ > 0 || may_be_empty_);
+  }
   /// |got - want| of the worst element: the first NaN or infinite error, else the largest beside its tolerance.
   double worst_error() const { return count_ > 0 ? worst_.error : std::numeric_limits<double>::quiet_NaN(); }
 
@@ -109,14 +119,17 @@ class [[nodiscard]] comparison {
     if (is_array_) out << '[' << worst_.index << ']';
     out << (what_.empty() && !is_array_ ? "" : ": ") << "got " << worst_.got << ", want " << worst_.want << " (error "
         << worst_.error << ", tolerance " << worst_.tolerance << ')';
-    if (is_array_) out << "; " << wrong_ << " of " << count_ << " wrong";
+    if (must_differ_)
+      out << "; must differ by more";
+    else if (is_array_)
+      out << "; " << wrong_ << " of " << count_ << " wrong";
     return out.str();
   }
 
   std::string what_, sizes_;
   element worst_;
   std::size_t count_ = 0, wrong_ = 0;
-  bool may_be_empty_ = false, is_array_ = true;
+  bool may_be_empty_ = false, must_differ_ = false, is_array_ = true;
 };
 
 /// Two numbers.

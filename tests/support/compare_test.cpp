@@ -185,6 +185,21 @@ TEST_CASE("compare: each part of a tolerance holds up to its bound and no furthe
   }
 }
 
+TEST_CASE("compare: numbers that must differ do so by a finite error, not by a NaN or another size",
+          "[support][compare]") {
+  const allowed_error small{.absolute = 0.5};
+  CHECK(near(std::vector<double>{1, 2, 3, 4, 7}, one_to_five, small).differs());
+  CHECK(near(2, 1, small).differs());
+  CHECK_FALSE(near(one_to_five, one_to_five, small).differs());
+  CHECK_FALSE(near(std::vector<double>{1, 2, 3, 4, 5.5}, one_to_five, small).differs());
+  CHECK_FALSE(near(std::vector<double>{1, 2, not_a_number, 4, 7}, one_to_five, small).differs());
+  CHECK_FALSE(near(std::vector<double>{1, 2, inf, 4, 7}, one_to_five, small).differs());
+  CHECK_FALSE(near(std::vector<double>{9, 9}, one_to_five, small).differs());
+  CHECK_FALSE(comparison().differs());
+  CHECK_FALSE(comparison().or_nothing().differs());
+  CHECK(text_of(near(1.25, 1, small).differs()) == "got 1.25, want 1 (error 0.25, tolerance 0.5); must differ by more");
+}
+
 TEST_CASE("compare: what is printed is the worst beside its tolerance, by name and index", "[support][compare]") {
   comparison c("gradient");
   c.add(1, 1.25, 1);

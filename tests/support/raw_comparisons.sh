@@ -39,6 +39,8 @@ tr '\n' '\0' <"$list" | xargs -0 awk '
   function judge() {
     if (statement ~ /(REQUIRE|CHECK)[A-Z_]*\(!\(.* [<>]=? / || statement ~ /(REQUIRE|CHECK)_FALSE\(.* [<>]=? /)
       report("a NaN passes a negated comparison; write CHECK(near(got, want, {...}))")
+    else if (statement ~ /(REQUIRE|CHECK)(_FALSE\(|\(!)(kd_test::)?(near|close)\(/)
+      report("a NaN passes a negated comparison; write CHECK(near(got, other, {...}).differs())")
     else if (keeps_the_larger() || statement ~ /(worst|error|difference)[a-z_]* [<>]=? [A-Za-z0-9_.]+ \? / ||
              statement ~ /if \([a-z_]*(worst|error|difference)[a-z_]* [<>]=? [A-Za-z0-9_.]+\) [A-Za-z0-9_.]+ = / ||
              statement ~ /= std::f?max\(.*(abs\(|worst|error|difference)/ ||

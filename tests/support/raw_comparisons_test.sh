@@ -27,6 +27,8 @@ done <<'LINES'
   CHECK(!(relative_error(got, numeric([&] {\n          return value; })) >\n          tolerance));
   REQUIRE(!(!(worst <= 1)));
   CHECK_FALSE(error > tolerance);
+  CHECK_FALSE(near(got, other, {.of_largest = 0.1}));
+  CHECK(!kd_test::close(got, other, 0.1));
   if (!(error <= worst)) worst = error;
   if (!(d < m)) m = d;
   worst = error <= worst ? worst : error;
@@ -48,7 +50,7 @@ mkdir -p "$work/good/support"
 cat >"$work/good/good_test.cpp" <<'GOOD'
 // CHECK(std::abs(a - b) < 1e-6) is what not to write; so is REQUIRE(!(worst > tolerance)).
   CHECK(near(got, want, {.of_largest = 1e-6}));
-  CHECK_FALSE(near(got, other, {.of_largest = 0.1}));
+  CHECK(near(got, other, {.of_largest = 0.1}).differs());
   comparison gradient("if (!(error <= worst)) worst = error;");
   for (std::size_t i = 0; i < n; ++i) gradient.add(got[i], want[i], 2.5e-7 * std::max(std::abs(want[i]), 0x1p-4));
   CHECK(gradient);

@@ -3,6 +3,7 @@
 #include <limits>
 
 #include "support/catch.hpp"
+#include "support/compare.hpp"
 #include "support/message.hpp"
 #include "support/tiny.hpp"
 
@@ -35,15 +36,11 @@ kd::tensor<float, 2> by_hand(Network& net, const std::vector<std::uint8_t>& imag
   return logits;
 }
 
+/// predict() gives what the network gives for pixels that are normalised by hand.
 template <class Network>
-double distance(Network& net, const kd::data::split& split, const kd::normalisation& norm) {
+comparison as_by_hand(Network& net, const kd::data::split& split, const kd::normalisation& norm, double tolerance) {
   const auto got = kd::train::predict(net, split.images), want = by_hand(net, split.images, split.size(), norm);
-  double worst = 0;
-  for (std::size_t i = 0; i < want.size(); ++i) {
-    const double error = std::abs(static_cast<double>(got.data()[i]) - static_cast<double>(want.data()[i]));
-    worst = error <= worst ? worst : error;
-  }
-  return worst;
+  return near(got.elements(), want.elements(), {.absolute = tolerance}, "logit");
 }
 
 }  // namespace
@@ -58,9 +55,9 @@ TEST_CASE("normalisation: a network is evaluated as it was trained, without bein
   CHECK(usual.pixels() == kd::imagenet_normalisation);
   CHECK_FALSE(usual.pixels_given());
   // Logits of a fresh network are below 3; pixels are rounded a little differently.
-  CHECK(distance(net, set.test, unit) <= 1e-4);
-  CHECK(distance(usual, set.test, kd::imagenet_normalisation) <= 1e-4);
-  CHECK_FALSE(distance(net, set.test, kd::imagenet_normalisation) <= 1e-2);
+  CHECK(as_by_hand(net, set.test, unit, 1e-4));
+  CHECK(as_by_hand(usual, set.test, kd::imagenet_normalisation, 1e-4));
+  CHECK(as_by_hand(net, set.test, kd::imagenet_normalisation, 1e-2).differs());
 
   kd::train::fit(net, set, kd::optim::adam{.learning_rate = 3e-3}, {.epochs = 8, .batch_size = 32});
   const double right = kd::train::evaluate(net, set.test).top1;
@@ -93,10 +90,10 @@ TEST_CASE("normalisation: a teacher sees its own, cached and live", "[train][nor
   const auto want = kd::train::distil(known, by_hand(teacher, set.train.images, set.train.size(), unit), set, loss,
                                       kd::optim::adam{}, settings);
   const auto got = kd::train::distil(cached, teacher, set, loss, kd::optim::adam{}, settings);
-  CHECK(std::abs(got[0].kd - want[0].kd) <= 1e-4 * want[0].kd);
+  CHECK(near(got[0].kd, want[0].kd, {.relative = 1e-4}));
   kd::train::trainer<tiny, kd::distillation, kd::optim::adam, kd::train::live_teacher<tiny>> run(
       live, set, loss, kd::optim::adam{}, settings, {&teacher});
-  CHECK(std::abs(kd::train::run(run)[0].kd - want[0].kd) <= 1e-4 * want[0].kd);
+  CHECK(near(kd::train::run(run)[0].kd, want[0].kd, {.relative = 1e-4}));
 }
 
 TEST_CASE("normalisation: files carry it, to the bit", "[train][normalisation][weights]") {
@@ -177,7 +174,7 @@ TEST_CASE("normalisation: images of one channel need one entry", "[train][normal
   set.image = kd::image_shape(1, 8, 8);
   for (auto* split : {&set.train, &set.test}) split->images.resize(split->size() * 64);
   gray net(cpu, 1, kd::normalisation{{0.5f}, {0.25f}});
-  CHECK(distance(net, set.test, {{0.5f}, {0.25f}}) <= 1e-4);
+  CHECK(as_by_hand(net, set.test, {{0.5f}, {0.25f}}, 1e-4));
   CHECK(kd::train::fit(net, set, kd::optim::adam{}, {.epochs = 1, .batch_size = 16}).size() == 1);
   kd::train::save_weights(net, dir / "gray");
   const auto file = kd::io::safetensors_file::open(dir / "gray");
