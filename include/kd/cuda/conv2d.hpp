@@ -15,6 +15,7 @@
 #include <type_traits>
 
 #include "kd/core/shape.hpp"
+#include "kd/core/type_list.hpp"
 #include "kd/cuda/activation.hpp"
 #include "kd/cuda/buffer.hpp"
 #include "kd/cuda/cast.hpp"
