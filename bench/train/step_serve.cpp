@@ -136,11 +136,11 @@ class steps {
       state(Device& d, bool skip)
           : net(d, 1),
             plan(d.plan_update(places::runs(skip))),
-            m(d.template allocate<float>(net.parameter_count)),
-            v(d.template allocate<float>(net.parameter_count)),
+            m(d.template allocate<float>(net.parameter_floats)),
+            v(d.template allocate<float>(net.parameter_floats)),
             factors(d.template allocate<float>(kd::optim::packed_factors{}.size())),
             meter(d.template allocate<kd::loss_meter>(1)) {
-        std::vector<float> weights(net.parameter_count);
+        std::vector<float> weights(net.parameter_floats);
         d.download(std::as_const(net).parameters(), weights.size(), weights.data());
         d.upload(weights.data(), weights.size(), net.gradients());
         const auto packed = kd::optim::pack_factors(kd::optim::factors(kd::optim::adam{}, 1e-3, 2));

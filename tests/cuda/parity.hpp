@@ -42,7 +42,7 @@ parity_run train_some_steps(Device& device, const kd::data::dataset& set, bool d
     return host;
   };
   parity_run out;
-  out.initial = all(net.parameters(), net.parameter_count);
+  out.initial = all(net.parameters(), net.parameter_floats);
   const kd::train::options settings{.batch_size = parity_batch, .seed = 3, .augment = augment};
   const auto run = [&](auto& trainer) {
     trainer.begin_epoch(0);
@@ -60,8 +60,8 @@ parity_run train_some_steps(Device& device, const kd::data::dataset& set, bool d
     kd::train::trainer<network, kd::cross_entropy, Optimiser> trainer(net, set, {}, optimiser, settings);
     run(trainer);
   }
-  out.weights = all(net.parameters(), net.parameter_count);
-  out.state = all(net.state(), net.state_count);
+  out.weights = all(net.parameters(), net.parameter_floats);
+  out.state = all(net.state(), net.state_floats);
   return out;
 }
 

@@ -18,7 +18,7 @@ namespace {
 
 template <class Network>
 std::vector<float> weights_of(const Network& network) {
-  std::vector<float> host(network.parameter_count);
+  std::vector<float> host(network.parameter_floats);
   network.device().download(network.parameters(), host.size(), host.data());
   return host;
 }
@@ -184,4 +184,36 @@ TEST_CASE("cuda train: evaluating between epochs with larger batches does not di
     (void)kd::train::predict(watched, set.test.images, 1);
   }
   CHECK(weights_of(plain) == weights_of(watched));
+}
+
+TEST_CASE("cuda train: weights whose sizes are no multiples of four reach cuDNN aligned, and learn as on the CPU",
+          "[cuda][train]") {
+  // 99 and 11 floats come before the filters of the second convolution, which cuDNN computes.
+  using odd = nn::sequential<kd::image<1, 12, 12>, nn::conv2d<11, 3>, nn::conv2d<40, 5>, nn::global_avg_pool2d,
+                             nn::flatten, nn::linear<3>>;
+  kd::data::dataset set;
+  set.name = "noise";
+  set.image = kd::image_shape(1, 12, 12);
+  set.classes = 3;
+  for (std::uint32_t n = 0; n < 6; ++n) {
+    set.train.labels.push_back(static_cast<std::int32_t>(n % 3));
+    for (std::uint32_t e = 0; e < 144; ++e)
+      set.train.images.push_back(
+          static_cast<std::uint8_t>(kd::random_at(2, kd::random_stream::synthetic_data, e, n)[0] >> 24));
+  }
+  const auto train = [&](auto& device) {
+    kd::network<odd, std::remove_reference_t<decltype(device)>> net(device, 1);
+    kd::train::trainer<decltype(net), kd::cross_entropy, kd::optim::adamw> run(net, set, {}, {.weight_decay = 0.1},
+                                                                               {.batch_size = 6, .seed = 4});
+    run.begin_epoch(0);
+    run.step(0);
+    return weights_of(net);
+  };
+  device gpu;
+  kd::cpu::device cpu(1);
+  const std::vector<float> got = train(gpu), want = train(cpu);
+  CHECK(std::count(got.begin(), got.end(), 0.0f) == 3);  // what fills the 99, 11 and 3 floats up
+  std::size_t far = 0;
+  for (std::size_t i = 0; i < got.size(); ++i) far += !(std::abs(got[i] - want[i]) <= 1e-4f);
+  CHECK(far == 0);  // a tenth of Adam's first step
 }

@@ -163,8 +163,8 @@ void check_golden_step(Device& device, const std::string& file_name, double tole
     std::map<std::string, std::vector<float>> before;
     for (const kd::nn::tensor_info& info : kd::nn::plan_of<Model>::tensors)
       if (info.spec.trainable) before[std::string(info.name.view())] = network.read(info);
-    auto m = device.template allocate<float>(network.parameter_count);
-    auto v = device.template allocate<float>(network.parameter_count);
+    auto m = device.template allocate<float>(network.parameter_floats);
+    auto v = device.template allocate<float>(network.parameter_floats);
     const kd::optim::adam adam{.learning_rate = 1e-3};
     const auto packed = kd::optim::pack_factors(kd::optim::factors(adam, adam.learning_rate, 1));
     const auto factors = device.resident(std::span<const float>(packed));

@@ -55,9 +55,9 @@ class functional {
 
   /// Compares along one direction per trainable tensor.
   void check_directions(double step, double tolerance) {
-    std::fill(net_.gradients(), net_.gradients() + network::parameter_count, 123.0f);  // must be overwritten
+    std::fill(net_.gradients(), net_.gradients() + network::parameter_floats, 123.0f);  // must be overwritten
     gradient();
-    const std::vector<float> g(net_.gradients(), net_.gradients() + network::parameter_count);
+    const std::vector<float> g(net_.gradients(), net_.gradients() + network::parameter_floats);
     for (const nn::tensor_info& t : network::plan::tensors) {
       if (!t.spec.trainable) continue;
       double along = 0, norm = 0;
@@ -173,8 +173,8 @@ TEST_CASE("network: gradient where a layer that only overwrites opens a residual
 TEST_CASE("network: equal seeds give equal weights, others do not", "[nn][network]") {
   device cpu(1);
   const kd::network<kd::models::LightNN, device> a(cpu, 1), b(cpu, 1), c(cpu, 2);
-  CHECK(std::memcmp(a.parameters(), b.parameters(), a.parameter_count * sizeof(float)) == 0);
-  CHECK(std::memcmp(a.parameters(), c.parameters(), a.parameter_count * sizeof(float)) != 0);
+  CHECK(std::memcmp(a.parameters(), b.parameters(), a.parameter_floats * sizeof(float)) == 0);
+  CHECK(std::memcmp(a.parameters(), c.parameters(), a.parameter_floats * sizeof(float)) != 0);
 }
 
 TEST_CASE("network: initial weights have PyTorch's distributions", "[nn][network]") {
@@ -221,7 +221,7 @@ TEST_CASE("network: results do not depend on the number of threads", "[nn][netwo
   functional<model> one(1), three(3);
   one.gradient();
   three.gradient();
-  CHECK(std::memcmp(one.net().gradients(), three.net().gradients(), one.net().parameter_count * sizeof(float)) == 0);
+  CHECK(std::memcmp(one.net().gradients(), three.net().gradients(), one.net().parameter_floats * sizeof(float)) == 0);
 }
 
 TEST_CASE("network: evaluation of a sample does not depend on its batch", "[nn][network]") {

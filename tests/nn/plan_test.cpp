@@ -1,7 +1,9 @@
 #include "kd/nn/plan.hpp"
 
+#include <algorithm>
 #include <set>
 #include <string>
+#include <vector>
 
 #include "kd/models/light_nn.hpp"
 #include "kd/models/resnet.hpp"
@@ -20,6 +22,63 @@ TEST_CASE("plan: parameter counts of the report's networks", "[nn][plan]") {
   CHECK(nn::plan_of<LightNN>::parameter_count == 267'738);
   CHECK(nn::plan_of<kd::models::SimpleNN>::parameter_count == 34'290);
   CHECK(nn::plan_of<ResNet18>::state_count == 9'600);
+}
+
+namespace {
+/// Tensors of 99, 11, 11'000 and 40 floats: sums of them are no multiples of four.
+using awkward = nn::sequential<kd::image<1, 28, 28>, nn::conv2d<11, 3>, nn::batch_norm2d<>, nn::conv2d<40, 5>,
+                               nn::global_avg_pool2d, nn::flatten, nn::linear<3>>;
+
+/// Whether every tensor begins at a multiple of 16 bytes and none overlaps the one before it.
+template <class Model>
+constexpr bool tensors_are_aligned() {
+  using plan = nn::plan_of<Model>;
+  std::size_t parameters = 0, state = 0, floats = 0;
+  for (const nn::tensor_info& t : plan::tensors) {
+    std::size_t& end = t.spec.trainable ? parameters : state;
+    if (t.offset % 4 != 0 || t.offset < end || t.offset - end > 3) return false;
+    end = t.offset + t.spec.size();
+    floats += t.spec.trainable ? t.spec.size() : 0;
+  }
+  return floats == plan::parameter_count && plan::parameter_floats >= parameters &&
+         plan::parameter_floats - parameters < 4 && plan::state_floats >= state && plan::state_floats - state < 4;
+}
+
+/// How often an optimiser touches each float of the parameters.
+template <class Model>
+std::vector<int> touched(bool skip_dead) {
+  std::vector<int> times(nn::plan_of<Model>::parameter_floats);
+  for (const kd::optim::live_runs& r : kd::train::live_parameters<Model>::runs(skip_dead))
+    for (std::size_t i = 0; i < r.count; ++i)
+      for (std::size_t e = 0; e < r.run; ++e) ++times.at(r.begin + i * r.stride + e);
+  return times;
+}
+}  // namespace
+
+TEST_CASE("plan: every tensor begins at a multiple of 16 bytes", "[nn][plan]") {
+  STATIC_REQUIRE(tensors_are_aligned<ResNet18>());
+  STATIC_REQUIRE(tensors_are_aligned<kd::models::ResNet18Cifar>());
+  STATIC_REQUIRE(tensors_are_aligned<LightNN>());
+  STATIC_REQUIRE(tensors_are_aligned<kd::models::SimpleNN>());
+  STATIC_REQUIRE(tensors_are_aligned<awkward>());
+  // The floats of the tensors: 99 and 11 of the first convolution, twice 11, 11,000 and 40, 120 and 3.
+  CHECK(nn::plan_of<awkward>::parameter_count == 11'295);
+  CHECK(nn::plan_of<awkward>::parameter_floats == 100 + 12 + 12 + 12 + 11'000 + 40 + 120 + 4);
+  CHECK(nn::plan_of<awkward>::state_count == 22);
+  CHECK(nn::plan_of<awkward>::state_floats == 24);
+}
+
+TEST_CASE("plan: an optimiser touches every weight once, and nothing between two tensors", "[nn][plan]") {
+  for (const bool skip_dead : {false, true}) {
+    std::vector<int> expected(nn::plan_of<awkward>::parameter_floats);
+    for (const nn::tensor_info& t : nn::plan_of<awkward>::tensors)
+      if (t.spec.trainable) std::fill_n(expected.begin() + static_cast<std::ptrdiff_t>(t.offset), t.spec.size(), 1);
+    CHECK(touched<awkward>(skip_dead) == expected);
+  }
+  // Dead taps are skipped by one of the two alone.
+  const auto all = touched<ResNet18>(false), live = touched<ResNet18>(true);
+  CHECK(std::count(all.begin(), all.end(), 1) == 11'181'642);
+  CHECK(std::count(live.begin(), live.end(), 1) == 11'181'642 - 6'946'816);
 }
 
 TEST_CASE("plan: FLOPs of ResNet18, dense and without padding", "[nn][plan]") {

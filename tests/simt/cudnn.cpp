@@ -2,8 +2,11 @@
 #define KD_SIMT_RUNTIME
 #include "cudnn.h"
 
+#include <algorithm>
 #include <cmath>
+#include <cstdint>
 #include <cstdio>
+#include <initializer_list>
 #include <string_view>
 #include <vector>
 
@@ -159,11 +162,16 @@ cudnnStatus_t ranked(const char* call, bool described) {
   return described ? CUDNN_STATUS_SUCCESS : CUDNN_STATUS_BAD_PARAM;
 }
 
-/// Puts the work into the stream; an algorithm that kd must not take leaves a NaN.
+/// Puts the work into the stream; an algorithm that kd must not take leaves a NaN. cuDNN ranks its engines for pointers
+/// that are aligned to 16 bytes, and may refuse others.
 template <class Work>
 cudnnStatus_t run(const char* call, cudnnHandle_t handle, bool described, bool good, std::size_t needed,
-                  void* workspace, std::size_t workspace_bytes, void* result, bool bfloat16, const Work& work) {
+                  void* workspace, std::size_t workspace_bytes, std::initializer_list<const void*> operands,
+                  void* result, bool bfloat16, const Work& work) {
   if (const cudnnStatus_t status = begin(call); status != CUDNN_STATUS_SUCCESS) return status;
+  const auto misaligned = [](const void* p) { return reinterpret_cast<std::uintptr_t>(p) % 16 != 0; };
+  if (misaligned(result) || std::any_of(operands.begin(), operands.end(), misaligned))
+    return CUDNN_STATUS_BAD_PARAM_MISALIGNED_POINTER;
   if (!described || workspace_bytes < needed || workspace == nullptr) return CUDNN_STATUS_BAD_PARAM;
   const auto all = [=] {
     work();
@@ -193,6 +201,8 @@ const char* cudnnGetErrorString(cudnnStatus_t status) {
       return "CUDNN_STATUS_NOT_INITIALIZED";
     case CUDNN_STATUS_BAD_PARAM:
       return "CUDNN_STATUS_BAD_PARAM";
+    case CUDNN_STATUS_BAD_PARAM_MISALIGNED_POINTER:
+      return "CUDNN_STATUS_BAD_PARAM_MISALIGNED_POINTER";
     case CUDNN_STATUS_NOT_SUPPORTED:
       return "CUDNN_STATUS_NOT_SUPPORTED";
     case CUDNN_STATUS_EXECUTION_FAILED:
@@ -295,7 +305,7 @@ cudnnStatus_t cudnnConvolutionForward(cudnnHandle_t handle, const void* alpha, c
   const bool described = simt::describe(x_descriptor, w_descriptor, conv, y_descriptor, p);
   return simt::run("cudnnConvolutionForward", handle, described,
                    algorithm == CUDNN_CONVOLUTION_FWD_ALGO_IMPLICIT_PRECOMP_GEMM, simt::forward_workspace, workspace,
-                   workspace_bytes, y, p.bfloat16,
+                   workspace_bytes, {x, w}, y, p.bfloat16,
                    [=, a = simt::scalar(alpha), b = simt::scalar(beta)] { simt::forward(p, a, x, w, b, y); });
 }
 
@@ -325,7 +335,7 @@ cudnnStatus_t cudnnConvolutionBackwardData(cudnnHandle_t handle, const void* alp
   convolution p{};
   const bool described = simt::describe(dx_descriptor, w_descriptor, conv, dy_descriptor, p);
   return simt::run("cudnnConvolutionBackwardData", handle, described, algorithm == CUDNN_CONVOLUTION_BWD_DATA_ALGO_1,
-                   simt::data_workspace, workspace, workspace_bytes, dx, p.bfloat16,
+                   simt::data_workspace, workspace, workspace_bytes, {w, dy}, dx, p.bfloat16,
                    [=, a = simt::scalar(alpha), b = simt::scalar(beta)] { simt::backward_data(p, a, w, dy, b, dx); });
 }
 
@@ -358,6 +368,6 @@ cudnnStatus_t cudnnConvolutionBackwardFilter(cudnnHandle_t handle, const void* a
   const bool described = simt::describe(x_descriptor, dw_descriptor, conv, dy_descriptor, p);
   return simt::run("cudnnConvolutionBackwardFilter", handle, described,
                    algorithm == CUDNN_CONVOLUTION_BWD_FILTER_ALGO_1, simt::filter_workspace, workspace, workspace_bytes,
-                   dw, p.bfloat16,
+                   {x, dy}, dw, p.bfloat16,
                    [=, a = simt::scalar(alpha), b = simt::scalar(beta)] { simt::backward_filter(p, a, x, dy, b, dw); });
 }

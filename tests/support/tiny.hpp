@@ -46,8 +46,8 @@ using OtherNet = nn::sequential<kd::image<3, 8, 8>, nn::flatten, nn::linear<4>>;
 
 template <class Network>
 bool equal_weights(const Network& a, const Network& b) {
-  return std::memcmp(a.parameters(), b.parameters(), a.parameter_count * sizeof(float)) == 0 &&
-         std::memcmp(a.state(), b.state(), a.state_count * sizeof(float)) == 0 &&
+  return std::memcmp(a.parameters(), b.parameters(), a.parameter_floats * sizeof(float)) == 0 &&
+         std::memcmp(a.state(), b.state(), a.state_floats * sizeof(float)) == 0 &&
          a.batches_tracked == b.batches_tracked;
 }
 

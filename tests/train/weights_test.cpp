@@ -79,7 +79,7 @@ TEST_CASE("weights: a NaN in a file is refused with tensor and place", "[train][
   const folder dir;
   tiny broken(cpu, 1), net(cpu, 1);
   const tiny before(cpu, 1);
-  broken.parameters()[broken.parameter_count - 1] = std::numeric_limits<float>::quiet_NaN();
+  broken.parameters()[tiny::plan::tensors.back().offset + 3] = std::numeric_limits<float>::quiet_NaN();
   kd::train::save_weights(broken, dir / "nan");
   const std::string message = message_of<kd::file_error>([&] { kd::train::load_weights(net, dir / "nan"); });
   INFO(message);

@@ -8,11 +8,8 @@
 
 namespace kd::inline KD_ABI::nn {
 
-/// Sizes and offsets are multiples of 16 bytes, whatever the batch: so that vectors may be loaded from their
-/// beginnings.
-constexpr std::size_t aligned_floats(std::size_t floats) { return (floats + 3) / 4 * 4; }
-
-/// The memory plan of a model for training or for evaluation. Offsets and sizes are floats per sample.
+/// The memory plan of a model for training or for evaluation. Offsets and sizes are floats per sample, in multiples of
+/// 16 bytes whatever the batch.
 ///
 /// Time runs 0 ... n-1 for the forward pass, n for the loss, n+1 ... 2n for the backward pass. A value lives until its
 /// last reader; gradients reuse the room of activations that are no longer needed.

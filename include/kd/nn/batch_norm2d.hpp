@@ -46,9 +46,9 @@ struct batch_norm2d : layer_base {
   static void forward(Device& device, const forward_pass& p) {
     constexpr bool with_relu = Fused == fusion::relu || Fused == fusion::add_relu;
     const float* gamma = p.parameters;
-    const float* beta = gamma + In.channels;
+    const float* beta = gamma + aligned_floats(In.channels);
     float* mean = p.state;
-    float* variance = mean + In.channels;
+    float* variance = mean + aligned_floats(In.channels);
     if (p.training)
       device.batch_norm2d_forward_train(In, p.batch, p.x, gamma, beta, Options.epsilon, Options.momentum, p.residual,
                                         with_relu, p.y, p.saved_fixed, p.saved_fixed + In.channels, mean, variance,
@@ -61,7 +61,8 @@ struct batch_norm2d : layer_base {
   static void backward(Device& device, const backward_pass& p) {
     constexpr bool with_relu = Fused == fusion::relu || Fused == fusion::add_relu;
     device.batch_norm2d_backward(In, p.batch, p.x, p.y, p.dy, p.parameters, p.saved_fixed, p.saved_fixed + In.channels,
-                                 with_relu, p.d_residual, p.dx, p.gradients, p.gradients + In.channels, p.scratch);
+                                 with_relu, p.d_residual, p.dx, p.gradients, p.gradients + aligned_floats(In.channels),
+                                 p.scratch);
   }
 };
 template <batch_norm_options Options>

@@ -103,7 +103,7 @@ struct conv2d : layer_base {
   template <shape In, fusion Fused, class Device>
   static void forward(Device& device, const forward_pass& p) {
     constexpr conv2d_geometry g = geometry(In);
-    const float* bias = Options.bias ? p.parameters + g.weights() : nullptr;
+    const float* bias = Options.bias ? p.parameters + aligned_floats(g.weights()) : nullptr;
     if constexpr (Fused == fusion::relu_pool)
       device.conv2d_relu_pool_forward(g, p.batch, p.x, p.parameters, bias, p.y, p.saved);
     else
@@ -112,7 +112,7 @@ struct conv2d : layer_base {
   template <shape In, fusion Fused, class Device>
   static void backward(Device& device, const backward_pass& p) {
     constexpr conv2d_geometry g = geometry(In);
-    float* d_bias = Options.bias ? p.gradients + g.weights() : nullptr;
+    float* d_bias = Options.bias ? p.gradients + aligned_floats(g.weights()) : nullptr;
     if constexpr (Fused == fusion::relu_pool) {
       device.conv2d_relu_pool_backward_weight(g, p.batch, p.x, p.dy, p.saved, p.gradients, d_bias, p.scratch);
       if (p.dx)

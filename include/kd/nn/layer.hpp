@@ -37,6 +37,10 @@ struct parameter {
   constexpr std::size_t size() const { return dims[0] * dims[1] * dims[2] * dims[3]; }
 };
 
+/// Sizes rounded up to multiples of 16 bytes: what lies next begins where vectors may be loaded, and where cuDNN takes
+/// a pointer.
+constexpr std::size_t aligned_floats(std::size_t floats) { return (floats + 3) / 4 * 4; }
+
 /// What a layer gets for its forward pass; pointers are in the device's memory and layout.
 struct forward_pass {
   std::size_t batch;
@@ -44,7 +48,7 @@ struct forward_pass {
   const float* x;
   const float* residual;  // second operand of a fused add
   float* y;
-  const float* parameters;  // this layer's tensors, one after another, in the order of parameters()
+  const float* parameters;  // trainable tensors in the order of parameters(), each aligned_floats(size()) long
   float* state;             // running statistics, likewise
   float* saved;             // saved_per_sample() floats a sample, kept for backward
   float* saved_fixed;       // saved_fixed() floats, kept for backward

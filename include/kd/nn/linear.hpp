@@ -54,12 +54,12 @@ struct linear : layer_base {
 
   template <shape In, fusion Fused, class Device>
   static void forward(Device& device, const forward_pass& p) {
-    const float* bias = Options.bias ? p.parameters + In.channels * OutFeatures : nullptr;
+    const float* bias = Options.bias ? p.parameters + aligned_floats(In.channels * OutFeatures) : nullptr;
     device.linear_forward(In.channels, OutFeatures, p.batch, p.x, p.parameters, bias, Fused == fusion::relu, p.y);
   }
   template <shape In, fusion Fused, class Device>
   static void backward(Device& device, const backward_pass& p) {
-    float* d_bias = Options.bias ? p.gradients + In.channels * OutFeatures : nullptr;
+    float* d_bias = Options.bias ? p.gradients + aligned_floats(In.channels * OutFeatures) : nullptr;
     if constexpr (Fused == fusion::relu) device.relu_backward(row_shape(OutFeatures), p.batch, p.y, p.dy, p.dy);
     device.linear_backward_weight(In.channels, OutFeatures, p.batch, p.x, p.dy, p.gradients, d_bias, p.scratch);
     if (p.dx)

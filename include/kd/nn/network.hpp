@@ -16,8 +16,9 @@
 
 namespace kd::inline KD_ABI {
 
-/// Owns the parameters, gradients and running statistics of `Model`, one flat buffer each, and its activations; knows
-/// how the pixels of its images are normalised, since its weights are right for that alone.
+/// Owns the parameters, gradients and running statistics of `Model`, one flat buffer each (plan::tensors says where a
+/// tensor lies in them), and its activations; knows how the pixels of its images are normalised, since its weights are
+/// right for that alone.
 ///
 /// Buffers grow to the largest batch seen and are then kept: a training step allocates nothing. Move-only.
 template <class Model, backend::device Device>
@@ -26,8 +27,9 @@ class network {
   using model = Model;
   using device_type = Device;
   using plan = nn::plan_of<Model>;
-  static constexpr std::size_t parameter_count = plan::parameter_count;
-  static constexpr std::size_t state_count = plan::state_count;
+  /// Trainable floats, and running statistics; and the floats of the buffers that hold them, padding included.
+  static constexpr std::size_t parameter_count = plan::parameter_count, parameter_floats = plan::parameter_floats;
+  static constexpr std::size_t state_count = plan::state_count, state_floats = plan::state_floats;
   static constexpr std::size_t classes = plan::output.channels;
 
   /// A network with the initial weights of `seed`: equal seeds give equal weights on every device. Its images are
@@ -36,9 +38,9 @@ class network {
   network(Device& device, std::uint64_t seed, std::optional<normalisation> pixels = {})
       : device_(&device),
         pixels_given_(pixels.has_value()),
-        parameters_(device.template allocate<float>(parameter_count)),
-        gradients_(device.template allocate<float>(parameter_count)),
-        state_(device.template allocate<float>(state_count)),
+        parameters_(device.template allocate<float>(parameter_floats)),
+        gradients_(device.template allocate<float>(parameter_floats)),
+        state_(device.template allocate<float>(state_floats)),
         fixed_(device.template allocate<float>(fixed_size)) {
     for (const nn::node& n : plan::nodes)
       if (n.kind == nn::layer_kind::other && !device.images_are_float())
@@ -117,7 +119,7 @@ class network {
 
   /// Sets initial weights, and running statistics to those of a fresh network.
   void initialise(std::uint64_t seed) {
-    std::vector<float> weights(parameter_count), state(state_count), tensor;
+    std::vector<float> weights(parameter_floats), state(state_floats), tensor;
     std::uint32_t ordinal = 0;
     for (const nn::tensor_info& info : plan::tensors) {
       tensor.resize(info.spec.size());
@@ -125,8 +127,8 @@ class network {
       ordinal += info.spec.trainable ? 1 : 0;
       nn::from_canonical(info.spec, tensor.data(), (info.spec.trainable ? weights : state).data() + info.offset);
     }
-    device_->upload(weights.data(), parameter_count, parameters_.data());
-    device_->upload(state.data(), state_count, state_.data());
+    device_->upload(weights.data(), parameter_floats, parameters_.data());
+    device_->upload(state.data(), state_floats, state_.data());
     batches_tracked = 0;
   }
 

@@ -32,16 +32,17 @@ struct node {
   bool accumulates = false;  // its gradient by the input is added to what later nodes left there
   bool second_accumulates = false;
   bool needs_dx = true;
-  std::size_t parameters = 0;  // first of its trainable floats in the flat buffer
-  std::size_t trainable = 0;
-  std::size_t state = 0;  // first of its running statistics in the state
-  std::size_t statistics = 0;
+  std::size_t parameters = 0;  // where its trainable tensors begin in the flat buffer
+  std::size_t trainable = 0;   // floats in them
+  std::size_t state = 0;       // where its running statistics begin in the state
+  std::size_t statistics = 0;  // floats in them
   std::size_t random_layer = 0;
   std::size_t tensors = 0;  // first of its tensors in the table of tensors
   std::size_t tensor_count = 0;
 };
 
-/// One tensor of a network: its PyTorch name, and where it lies in the parameters, or in the state.
+/// One tensor of a network: its PyTorch name, and where it lies in the parameters, or in the state: at a multiple of 16
+/// bytes.
 struct tensor_info {
   short_name name;
   parameter spec;
@@ -87,7 +88,9 @@ struct tracer {
   std::size_t values = 1;
   std::size_t current = 0;
   shape current_shape;
-  std::size_t parameters = 0, state = 0, random_layers = 0, tensors = 0;
+  std::size_t parameters = 0, state = 0;      // floats of the flat buffers
+  std::size_t trainable = 0, statistics = 0;  // floats in tensors
+  std::size_t random_layers = 0, tensors = 0;
 
   template <class Layer>
   constexpr node& append(const short_name& name) {
@@ -104,11 +107,12 @@ struct tracer {
     if (n.in.channels > 0) {
       for (const parameter& p : Layer::parameters(n.in)) {
         (p.trainable ? n.trainable : n.statistics) += p.size();
+        (p.trainable ? parameters : state) += aligned_floats(p.size());
         ++n.tensor_count;
       }
     }
-    parameters += n.trainable;
-    state += n.statistics;
+    trainable += n.trainable;
+    statistics += n.statistics;
     tensors += n.tensor_count;
     if constexpr (Layer::draws_random) n.random_layer = random_layers++;
     current = n.output;
@@ -335,10 +339,14 @@ struct plan_of {
     return input;
   }
 
-  /// Trainable floats. Asking for it checks every shape of the model.
+  /// Trainable floats, and running statistics. Asking for the first checks every shape of the model.
   static constexpr std::size_t parameter_count =
-      (check_shapes(std::make_index_sequence<node_count>{}), traced.parameters);
-  static constexpr std::size_t state_count = traced.state;
+      (check_shapes(std::make_index_sequence<node_count>{}), traced.trainable);
+  static constexpr std::size_t state_count = traced.statistics;
+  /// Floats of the flat buffers that hold them. Every tensor begins at a multiple of 16 bytes; the floats between two
+  /// tensors are 0 and stay so.
+  static constexpr std::size_t parameter_floats = traced.parameters;
+  static constexpr std::size_t state_floats = traced.state;
 
   /// Every tensor in PyTorch's order: layer by layer, trainable ones and running statistics as the layer lists them.
   static constexpr auto tensors = []<class... Layers>(type_list<Layers...>) {
@@ -351,7 +359,7 @@ struct plan_of {
       for (const parameter& p : Layer::parameters(n.in)) {
         std::size_t& offset = p.trainable ? parameters : state;
         all[at++] = {detail::child(n.name, p.name.view()), p, offset};
-        offset += p.size();
+        offset += aligned_floats(p.size());
       }
     };
     (list(std::type_identity<Layers>{}), ...);

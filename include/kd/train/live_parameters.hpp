@@ -33,26 +33,31 @@ class live_parameters {
     }
   };
 
-  template <std::size_t I>
+  template <bool SkipDead, std::size_t I>
   static constexpr void add_node(list& all) {
     constexpr nn::node n = plan::nodes[I];
-    if constexpr (n.kind == nn::layer_kind::conv2d) {
-      constexpr conv2d_geometry g = plan::template layer<I>::geometry(n.in);
-      const optim::live_run_list live = optim::live_runs_of(g, n.parameters);
-      for (std::size_t i = 0; i < live.used; ++i) all.add(live.groups[i]);
-      all.add(optim::runs_of({n.parameters + g.weights(), n.parameters + n.trainable}));
-    } else {
-      all.add(optim::runs_of({n.parameters, n.parameters + n.trainable}));
+    for (std::size_t t = n.tensors; t < n.tensors + n.tensor_count; ++t) {
+      const nn::tensor_info& tensor = plan::tensors[t];
+      if (!tensor.spec.trainable) continue;
+      if constexpr (SkipDead && n.kind == nn::layer_kind::conv2d) {
+        if (tensor.spec.rank == 4) {
+          const optim::live_run_list weights =
+              optim::live_runs_of(plan::template layer<I>::geometry(n.in), tensor.offset);
+          for (std::size_t i = 0; i < weights.used; ++i) all.add(weights.groups[i]);
+          continue;
+        }
+      }
+      all.add(optim::runs_of({tensor.offset, tensor.offset + tensor.spec.size()}));
     }
   }
-  template <std::size_t... I>
+  template <bool SkipDead, std::size_t... I>
   static constexpr list collect(std::index_sequence<I...>) {
-    list all;
-    (add_node<I>(all), ...);
-    return all;
+    list runs;
+    (add_node<SkipDead, I>(runs), ...);
+    return runs;
   }
-  static constexpr list live = collect(std::make_index_sequence<plan::node_count>{});
-  static constexpr std::array<optim::live_runs, 1> all_of{optim::runs_of({0, plan::parameter_count})};
+  static constexpr list live = collect<true>(std::make_index_sequence<plan::node_count>{});
+  static constexpr list all = collect<false>(std::make_index_sequence<plan::node_count>{});
 
  public:
   /// How many can move.
@@ -62,9 +67,10 @@ class live_parameters {
     return sum;
   }();
   /// The runs that an optimiser has to touch: all parameters where it moves weights without a gradient (weight decay).
+  /// What lies between two tensors is in neither.
   static constexpr std::span<const optim::live_runs> runs(bool skip_dead) {
-    return skip_dead ? std::span<const optim::live_runs>(live.runs.data(), live.used)
-                     : std::span<const optim::live_runs>(all_of);
+    const list& wanted = skip_dead ? live : all;
+    return {wanted.runs.data(), wanted.used};
   }
 };
 

@@ -59,7 +59,7 @@ void save_state(const Trainer& run, const std::string& path) {
   file.metadata("kd.recipe", detail::recipe_of(run));
   file.metadata("kd.history", history.dump());
   add_weights(file, run.network());
-  std::vector<float> moment(run.network().parameter_count);
+  std::vector<float> moment(run.network().parameter_floats);
   for (std::size_t i = 0; i < Trainer::states; ++i) {
     run.network().device().download(run.moment(i), moment.size(), moment.data());
     file.add(text(detail::moment_prefix, i), {moment.size()}, moment);
@@ -85,7 +85,7 @@ void load_state(Trainer& run, const std::string& path) {
   const io::json list = io::json::parse(*past, text(path, ": kd.history"));
   std::vector<epoch_record> history;
   for (const io::json& record : list.items()) history.push_back(epoch_from_json(record));
-  std::vector<std::vector<float>> moments(Trainer::states, std::vector<float>(run.network().parameter_count));
+  std::vector<std::vector<float>> moments(Trainer::states, std::vector<float>(run.network().parameter_floats));
   for (std::size_t i = 0; i < Trainer::states; ++i)
     file.read(text(detail::moment_prefix, i), std::vector<std::uint64_t>{moments[i].size()},
               std::span<float>(moments[i]));

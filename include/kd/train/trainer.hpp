@@ -70,7 +70,7 @@ class trainer {
     }
     if constexpr (Loss::needs_teacher) teacher_rows_ = device.template allocate<float>(rows);
     loss_scratch_ = device.template allocate<std::byte>(device.loss_scratch(batch, classes));
-    for (auto& moment : moments_) moment = device.template allocate<float>(Network::parameter_count);
+    for (auto& moment : moments_) moment = device.template allocate<float>(Network::parameter_floats);
     network.reserve(batch, true);
     if (settings.show) progress_.emplace(progress_options::detect(settings.show), settings.name, settings.epochs);
     if constexpr (has_live) teacher.network->reserve(batch, false);
@@ -178,7 +178,7 @@ class trainer {
     return settings_.schedule.rate(optimiser_.learning_rate, static_cast<double>(position));
   }
 
-  /// The optimiser's state: `states` flat arrays in the order of the parameters.
+  /// The optimiser's state: `states` flat buffers in the layout of the parameters.
   static constexpr std::size_t states = Optimiser::states;
   float* moment(std::size_t i) { return i < moments_.size() ? moments_[i].data() : nullptr; }
   const float* moment(std::size_t i) const { return i < moments_.size() ? moments_[i].data() : nullptr; }
