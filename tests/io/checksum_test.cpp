@@ -1,8 +1,11 @@
 #include "kd/io/checksum.hpp"
 
+#include <cstddef>
 #include <cstdio>
 #include <fstream>
+#include <span>
 #include <string>
+#include <vector>
 
 #include "support/catch.hpp"
 
@@ -34,6 +37,30 @@ TEST_CASE("checksum: MD5 gives the digests of RFC 1321's test suite", "[io][chec
   CHECK(md5_of("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789") == "d174ab98d277d9f5a5611c2c9f419d9f");
   CHECK(md5_of("12345678901234567890123456789012345678901234567890123456789012345678901234567890") ==
         "57edf4a22be3c955ac49da2e2107b67a");
+}
+
+TEST_CASE("checksum: XXH64 gives the digests of its reference implementation", "[io][checksum]") {
+  // From xxhash 0.8 by python-xxhash, of the bytes 7 i mod 256: lengths around its words of 4 and 8 bytes and its
+  // stripes of 32, without and with a seed.
+  struct known {
+    std::size_t bytes;
+    std::uint64_t plain, seeded;
+  };
+  constexpr known all[] = {
+      {0, 0xef46db3751d8e999, 0xc4349fc93c010000},   {1, 0xe934a84adb052768, 0x126bb57a12364aa5},
+      {3, 0x9ff70a635a6209ab, 0xd169d7c1cb5e443f},   {4, 0xae5acdc00a55ac41, 0xaeec91bdfd4f8a43},
+      {8, 0x87116b3365b924eb, 0xcfcfd09b165b3edb},   {31, 0x0f187c62b1e722b7, 0x74a5c408b232704d},
+      {32, 0x91b0cb0931a8c629, 0xffed706a1999bb4f},  {33, 0x931b043cf8d65b94, 0x5d3268a30eb755d3},
+      {63, 0x219110bf13e2fa26, 0x3d33bc4bfd4d217f},  {64, 0xbf3052e3445775d0, 0x767e0fa4d0ba92ef},
+      {100, 0x8e2272c08247d5db, 0x783447aa4f00d046}, {1000, 0x25275608a9cfc168, 0x77ecbbeb00a44532}};
+  std::vector<std::byte> bytes(1000);
+  for (std::size_t i = 0; i < bytes.size(); ++i) bytes[i] = static_cast<std::byte>(7 * i % 256);
+  for (const known& k : all) {
+    INFO(k.bytes);
+    const auto first = std::span<const std::byte>(bytes).first(k.bytes);
+    CHECK(kd::io::xxh64(first) == k.plain);
+    CHECK(kd::io::xxh64(first, 0x9e3779b97f4a7c15) == k.seeded);
+  }
 }
 
 TEST_CASE("checksum: pieces of any size give the digest of the whole", "[io][checksum]") {

@@ -12,6 +12,7 @@
 #include <span>
 
 #include "kd/core/image_view.hpp"
+#include "kd/core/precision.hpp"
 #include "kd/core/random.hpp"
 #include "kd/core/shape.hpp"
 #include "kd/core/step_scalars.hpp"
@@ -88,6 +89,7 @@ concept training = requires(D& d, const step_scalars* table, step_scalars* curre
                             void (*step)()) {
   { D::rows_in_place } -> std::convertible_to<bool>;  // logits [N,C] lie as rows already
   { D::runs_at_once } -> std::convertible_to<bool>;   // results are there when a call returns
+  { d.precision() } -> std::same_as<kd::precision>;   // of products: part of a run's recipe
   d.resident(std::span<const float>{});
   d.begin_step(table, indices, current, order, labels, in, n, n, indices, batch_labels, out);
   d.gather_images(images, imagenet_normalisation, augmentation{}, step_random{}, out);

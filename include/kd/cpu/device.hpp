@@ -10,6 +10,7 @@
 #include "kd/backend/device.hpp"
 #include "kd/core/error.hpp"
 #include "kd/core/image_view.hpp"
+#include "kd/core/precision.hpp"
 #include "kd/cpu/activation.hpp"
 #include "kd/cpu/buffer.hpp"
 #include "kd/cpu/conv2d.hpp"
@@ -42,6 +43,7 @@ class device {
   /// Whether images lie as floats, which layers of your own rely on.
   static constexpr bool images_are_float() { return true; }
   const parallel& threads() const { return par_; }
+  static constexpr kd::precision precision() { return kd::precision::fp32; }
 
   // ---- memory
   static constexpr std::size_t padded(std::size_t batch) { return blocks_of(batch) * lanes; }

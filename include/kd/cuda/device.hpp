@@ -73,6 +73,7 @@ class KD_HIDDEN device {
   /// "NVIDIA H200 (compute capability 9.0, CUDA 13.0), fp32".
   std::string description() const { return text(information_.description, ", ", text_of(precision_)); }
   const cuda::stream& stream() const { return stream_; }
+  kd::precision precision() const { return precision_; }
   bool images_are_float() const { return precision_ != kd::precision::bf16; }
 
   // ---- memory

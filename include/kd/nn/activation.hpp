@@ -36,6 +36,7 @@ struct dropout : layer_base {
   static constexpr void check() {
     static_assert(P >= 0.0f && P < 1.0f, "kd::nn::dropout: the probability must be at least 0 and below 1");
   }
+  static std::string settings() { return text(P); }
 
   template <shape In, fusion, class Device>
   static void forward(Device& device, const forward_pass& p) {

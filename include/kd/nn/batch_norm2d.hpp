@@ -34,6 +34,7 @@ struct batch_norm2d : layer_base {
         per_channel("weight", initial::ones, true), per_channel("bias", initial::zeros, true),
         per_channel("running_mean", initial::zeros, false), per_channel("running_var", initial::ones, false)};
   }
+  static std::string settings() { return text("epsilon ", Options.epsilon, ", momentum ", Options.momentum); }
   static constexpr std::size_t saved_fixed(shape in, fusion) { return 2 * in.channels; }  // mean, 1 / deviation
   static constexpr std::size_t flops(shape in) { return 2 * in.size(); }
   static constexpr std::size_t useful_flops(shape in) { return flops(in); }

@@ -80,6 +80,9 @@ struct conv2d : layer_base {
                 .scale = bound};
     return all;
   }
+  static std::string settings() {
+    return text("kernel ", Kernel, ", stride ", Options.stride, ", padding ", Options.padding);
+  }
   static constexpr std::size_t saved_per_sample(shape in, fusion f) {
     // One byte for each pooled element: where the maximum was.
     return f == fusion::relu_pool ? (output(in).size() / 4 + 3) / 4 : 0;

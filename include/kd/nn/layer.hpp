@@ -7,8 +7,10 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <string>
 #include <string_view>
 
+#include "kd/core/error.hpp"
 #include "kd/core/random.hpp"
 #include "kd/core/shape.hpp"
 #include "kd/core/static_text.hpp"
@@ -95,6 +97,9 @@ struct layer_base {
   template <shape In>
   static constexpr void check() {}
   static constexpr std::array<parameter, 0> parameters(shape) { return {}; }
+  /// What a layer's template arguments decide beside its shapes, "stride 2, padding 1": part of a run's recipe, so that
+  /// a run does not go on with another network of the same shapes.
+  static std::string settings() { return {}; }
   static constexpr std::size_t saved_per_sample(shape, fusion) { return 0; }  // in floats
   static constexpr std::size_t saved_fixed(shape, fusion) { return 0; }       // in floats
   /// Floating-point operations of one sample's forward pass: all, and those whose operands are not padding.

@@ -134,22 +134,24 @@ class network {
 
   /// One tensor in PyTorch's order, on the host.
   std::vector<float> read(const nn::tensor_info& info) const {
-    std::vector<float> stored(info.spec.size()), canonical(info.spec.size());
-    device_->download((info.spec.trainable ? parameters() : state()) + info.offset, stored.size(), stored.data());
-    nn::to_canonical(info.spec, stored.data(), canonical.data());
-    return canonical;
+    return read(info, info.spec.trainable ? parameters() : state());
   }
   /// The gradient of one trainable tensor, likewise.
-  std::vector<float> read_gradient(const nn::tensor_info& info) const {
+  std::vector<float> read_gradient(const nn::tensor_info& info) const { return read(info, gradients()); }
+  /// The same tensor in another buffer of the device that has the layout of the parameters: an optimiser's state.
+  std::vector<float> read(const nn::tensor_info& info, const float* buffer) const {
     std::vector<float> stored(info.spec.size()), canonical(info.spec.size());
-    device_->download(gradients() + info.offset, stored.size(), stored.data());
+    device_->download(buffer + info.offset, stored.size(), stored.data());
     nn::to_canonical(info.spec, stored.data(), canonical.data());
     return canonical;
   }
   void write(const nn::tensor_info& info, const float* canonical) {
+    write(info, canonical, info.spec.trainable ? parameters() : state());
+  }
+  void write(const nn::tensor_info& info, const float* canonical, float* buffer) {
     std::vector<float> stored(info.spec.size());
     nn::from_canonical(info.spec, canonical, stored.data());
-    device_->upload(stored.data(), stored.size(), (info.spec.trainable ? parameters() : state()) + info.offset);
+    device_->upload(stored.data(), stored.size(), buffer + info.offset);
   }
 
  private:

@@ -44,6 +44,7 @@ struct max_pool2d : layer_base {
                     "kd::nn::max_pool2d: the incoming width plus padding must be at least the kernel");
     }
   }
+  static std::string settings() { return text("kernel ", Kernel, ", stride ", stride, ", padding ", padding); }
   static constexpr std::size_t saved_per_sample(shape in, fusion) { return (output(in).size() + 3) / 4; }
 
   template <shape In, fusion, class Device>

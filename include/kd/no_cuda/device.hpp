@@ -59,6 +59,7 @@ class device {
     return 0;
   }
   bool images_are_float() const { return true; }
+  kd::precision precision() const { return kd::precision::fp32; }
   template <class T>
   buffer<T> allocate(std::size_t) const {
     absent();

@@ -19,25 +19,27 @@ namespace kd::inline KD_ABI::train {
 namespace detail {
 
 /// The files of one run: resumes from settings().checkpoint where that file exists, saves to it and logs after every
-/// epoch.
+/// epoch. The recipe is worked out once, and only where there is a checkpoint.
 template <class Trainer>
 class run_files {
  public:
   explicit run_files(Trainer& trainer) : trainer_(trainer), settings_(trainer.settings()) {
+    if (!settings_.checkpoint.empty()) recipe_ = recipe_of(trainer);
     if (!settings_.checkpoint.empty() && std::filesystem::exists(settings_.checkpoint))
-      load_state(trainer, settings_.checkpoint);
+      load_state(trainer, settings_.checkpoint, recipe_);
     // Lines of epochs that the checkpoint does not hold are dropped: they will be written again.
     if (!settings_.log.empty()) log_ = io::metrics_log::resume(settings_.log, trainer.history().size());
   }
   bool done() const { return trainer_.history().size() >= settings_.epochs; }
   void keep(const epoch_record& record) {
-    if (!settings_.checkpoint.empty()) save_state(trainer_, settings_.checkpoint);
+    if (!settings_.checkpoint.empty()) save_state(trainer_, settings_.checkpoint, recipe_);
     if (log_) log_->write(to_json(record));
   }
 
  private:
   Trainer& trainer_;
   const options& settings_;
+  io::json recipe_;
   std::optional<io::metrics_log> log_;
 };
 
@@ -85,14 +87,18 @@ std::vector<epoch_record> fit(Network& network, const data::dataset& set, const 
 /// Distils from logits [N,C] that a teacher gave for the training images in file order. Augmented images are not those
 /// images, so augmentation needs a live teacher: argument_error.
 template <class Network, class Optimiser>
-std::vector<epoch_record> distil(Network& student, const tensor<float, 2>& teacher_logits, const data::dataset& set,
+std::vector<epoch_record> distil(Network& student, const cached_teacher& teacher, const data::dataset& set,
                                  const distillation& loss, const Optimiser& optimiser, const options& settings = {}) {
   if (settings.augment.any())
     reject_argument("kd::train::distil", "cached teacher logits need the same images in every epoch", "augmentation",
                     "pass the teacher network instead of its logits");
-  trainer<Network, distillation, Optimiser, cached_teacher> one(student, set, loss, optimiser, settings,
-                                                                cached_teacher{&teacher_logits});
+  trainer<Network, distillation, Optimiser, cached_teacher> one(student, set, loss, optimiser, settings, teacher);
   return run(one);
+}
+template <class Network, class Optimiser>
+std::vector<epoch_record> distil(Network& student, const tensor<float, 2>& teacher_logits, const data::dataset& set,
+                                 const distillation& loss, const Optimiser& optimiser, const options& settings = {}) {
+  return distil(student, cached_teacher{&teacher_logits}, set, loss, optimiser, settings);
 }
 
 /// Distils from a teacher network: from its cached logits, computed once, or, with augmentation, from its forward pass
@@ -103,8 +109,11 @@ std::vector<epoch_record> distil(Network& student, Teacher& teacher, const data:
                                  const Optimiser& optimiser, const options& settings = {}) {
   static_assert(Teacher::classes == Network::classes,
                 "kd::train::distil: the teacher's classes must equal the student's");
-  if (!settings.augment.any())
-    return distil(student, predict(teacher, set.train.images), set, loss, optimiser, settings);
+  if (!settings.augment.any()) {
+    const tensor<float, 2> logits = predict(teacher, set.train.images);
+    const std::string made_by = settings.checkpoint.empty() ? "" : network_identity(teacher);
+    return distil(student, cached_teacher{&logits, made_by}, set, loss, optimiser, settings);
+  }
   trainer<Network, distillation, Optimiser, live_teacher<Teacher>> one(student, set, loss, optimiser, settings,
                                                                        live_teacher<Teacher>{&teacher});
   return run(one);

@@ -18,7 +18,7 @@ struct options {
   augmentation augment = {};
   optim::schedule schedule = {};  // factor on the optimiser's learning rate
   std::string name = "network";   // in progress and logs
-  std::string checkpoint = {};    // written after every epoch and resumed from; empty: none
+  std::string checkpoint = {};    // written after every epoch, continued from by the same recipe; empty: none
   std::string log = {};           // JSON lines, one per epoch; empty: none
   std::FILE* show = nullptr;      // where progress goes, usually stderr; null: nowhere
 };

@@ -1,12 +1,20 @@
-/// The settings of a run as JSON: a state file is only continued with those that it was started with.
+/// What decides the weights of a run, as JSON: a state file is only continued with the recipe that it was started with.
 #pragma once
 
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "kd/core/image_view.hpp"
+#include "kd/core/precision.hpp"
 #include "kd/core/type_list.hpp"
 #include "kd/io/json.hpp"
 #include "kd/loss/cross_entropy.hpp"
 #include "kd/loss/distillation.hpp"
 #include "kd/optim/adam.hpp"
 #include "kd/optim/sgd.hpp"
+#include "kd/train/digest.hpp"
 #include "kd/train/options.hpp"
 
 namespace kd::inline KD_ABI::train {
@@ -54,24 +62,107 @@ inline void describe(io::json& out, const optim::schedule& s) {
   out["schedule_numbers"] = std::move(numbers);
 }
 
+/// "features.0 conv2d(kernel 3, stride 1, padding 1) 448 -> [16,32,32]": what is learnt there, and what comes out.
+template <class Plan, std::size_t... I>
+io::json layers_of(std::index_sequence<I...>) {
+  io::json lines = io::json::array();
+  lines.push_back(text("input ", text_of(Plan::input)));
+  const auto line = []<class Layer>(std::type_identity<Layer>, const nn::node& n) {
+    return text(n.name.view(), " ", Layer::type_name, "(", Layer::settings(), ") ", n.trainable, " -> ",
+                text_of(n.out));
+  };
+  (lines.push_back(line(std::type_identity<typename Plan::template layer<I>>{}, Plan::nodes[I])), ...);
+  return lines;
+}
+
+inline void compare(std::vector<std::string>& lines, const std::string& name, const io::json& found,
+                    const io::json& wanted) {
+  const auto of_strings = [](const io::json& list) {
+    return list.is_array() && list.size() > 0 && list.items()[0].is_string();
+  };
+  if (of_strings(found) && of_strings(wanted) && found.size() == wanted.size()) {
+    for (std::size_t i = 0; i < found.size(); ++i)
+      compare(lines, text(name, "[", i, "]"), found.items()[i], wanted.items()[i]);
+    return;
+  }
+  const auto value = [&](const io::json& j) { return of_strings(j) ? text(j.size(), " lines") : j.dump(); };
+  if (found.dump() != wanted.dump())
+    lines.push_back(text(name, ": the file has ", value(found), ", now ", value(wanted)));
+}
+
 }  // namespace detail
 
-/// Everything that decides the weights, but not the number of epochs, so that a run can be made longer. `norm` is the
-/// network's.
-template <class Loss, class Optimiser>
-io::json recipe(const Loss& loss, const Optimiser& optimiser, const options& settings, const normalisation& norm) {
+/// What a run starts from, beside its options.
+struct run_inputs {
+  kd::precision precision = kd::precision::fp32;
+  normalisation pixels = imagenet_normalisation;  // the network's
+  split_digest data = {};                         // of the training split
+  std::string teacher = "none";                   // as teacher_identity says
+};
+
+/// Changes whenever a recipe gets another member, or an old one another meaning.
+inline constexpr int recipe_version = 2;
+
+/// Everything that decides the weights, but not the number of epochs, so that a run can be made longer; nor the
+/// initial weights, which a state holds. The device, its instruction set and its threads are no part of it: made_with.
+template <class Model, class Loss, class Optimiser>
+io::json recipe(const Loss& loss, const Optimiser& optimiser, const options& settings, const run_inputs& inputs) {
+  using plan = nn::plan_of<Model>;
   io::json out = io::json::object();
+  out["version"] = recipe_version;
+  out["network"] = detail::layers_of<plan>(std::make_index_sequence<plan::node_count>{});
+  out["samples"] = inputs.data.samples;
+  out["images"] = inputs.data.images;
+  out["labels"] = inputs.data.labels;
+  out["teacher"] = inputs.teacher;
+  out["precision"] = text_of(inputs.precision);
   detail::describe(out, loss);
   detail::describe(out, optimiser);
   detail::describe(out, settings.schedule);
   out["batch_size"] = settings.batch_size;
   out["seed"] = settings.seed;
   io::json pixels = io::json::array();
-  for (const float x : norm.mean) pixels.push_back(x);
-  for (const float x : norm.std) pixels.push_back(x);
+  for (const float x : inputs.pixels.mean) pixels.push_back(x);
+  for (const float x : inputs.pixels.std) pixels.push_back(x);
   out["pixels"] = std::move(pixels);
   out["crop_padding"] = settings.augment.crop_padding;
   out["flip"] = settings.augment.flip;
+  return out;
+}
+
+/// The recipe of a trainer. Reads the whole training split, and the teacher's logits or weights.
+template <class Trainer>
+io::json recipe_of(const Trainer& run) {
+  using network = std::remove_cvref_t<decltype(run.network())>;
+  return recipe<typename network::model>(run.loss(), run.optimiser(), run.settings(),
+                                         {.precision = run.network().device().precision(),
+                                          .pixels = run.network().pixels(),
+                                          .data = digest_of(run.set().train),
+                                          .teacher = teacher_identity(run.teacher())});
+}
+
+/// In what two recipes differ, a line each: "learning_rate: the file has 0.001, now 0.01". Empty: they are the same.
+inline std::vector<std::string> recipe_differences(const io::json& found, const io::json& wanted) {
+  static const io::json nothing;
+  std::vector<std::string> lines;
+  for (std::size_t i = 0; i < wanted.size(); ++i) {
+    const io::json* const other = found.find(wanted.names()[i]);
+    detail::compare(lines, wanted.names()[i], other == nullptr ? nothing : *other, wanted.items()[i]);
+  }
+  for (std::size_t i = 0; i < found.size(); ++i)
+    if (wanted.find(found.names()[i]) == nullptr) detail::compare(lines, found.names()[i], found.items()[i], nothing);
+  return lines;
+}
+
+/// Where a run was made, for the record: the results of two machines may differ in their last bits.
+template <class Device>
+io::json made_with(const Device& device) {
+  io::json out = io::json::object();
+  out["kd_version"] = version;
+  out["device"] = Device::name;
+  if constexpr (requires { device.description(); }) out["gpu"] = device.description();
+  if constexpr (requires { device.threads().threads; }) out["threads"] = device.threads().threads;
+  out["instruction_set"] = instruction_set;
   return out;
 }
 

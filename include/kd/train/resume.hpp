@@ -1,7 +1,11 @@
 /// The state of a run on disk, so that a run that was stopped goes on to bit-equal weights.
 #pragma once
 
+#include <array>
+#include <span>
 #include <string>
+#include <string_view>
+#include <utility>
 #include <vector>
 
 #include "kd/io/json.hpp"
@@ -41,58 +45,86 @@ inline epoch_record epoch_from_json(const io::json& j) {
 
 namespace detail {
 
+inline constexpr std::string_view state_version = "2";  // of the layout of a state file
 inline constexpr const char* moment_prefix = "optimizer.";
 
-template <class Trainer>
-std::string recipe_of(const Trainer& run) {
-  return recipe(run.loss(), run.optimiser(), run.settings(), run.network().pixels()).dump();
+/// "optimizer.0.features.0.weight": the optimiser's number i for one tensor.
+inline std::string moment_name(std::size_t i, const nn::tensor_info& info) {
+  return text(moment_prefix, i, ".", info.name.view());
 }
 
 }  // namespace detail
 
+/// The recipe that a state file was written with. Throws file_error where it is none, or has another version.
+inline io::json state_recipe(const io::safetensors_file& file) {
+  const std::string* version = file.find_metadata("kd.state");
+  const std::string* recipe = file.find_metadata("kd.recipe");
+  if (recipe == nullptr || file.find_metadata("kd.history") == nullptr)
+    throw file_error(text(file.path(),
+                          ": metadata \"kd.recipe\" and \"kd.history\" are missing, this is no training state of kd; "
+                          "give weights to load_weights, or another file"));
+  if (version == nullptr || *version != detail::state_version)
+    throw file_error(text(file.path(), ": a training state of version ", version == nullptr ? "1" : *version,
+                          " was written by another kd, this one reads version ", detail::state_version,
+                          "; finish the run with the kd that began it, or delete the file to begin anew"));
+  return io::json::parse(*recipe, text(file.path(), ": kd.recipe"));
+}
+
 /// Writes weights, optimiser state, recipe and history to one file, atomically.
+/// @param recipe recipe_of(run), which does not change during a run
 template <class Trainer>
-void save_state(const Trainer& run, const std::string& path) {
+void save_state(const Trainer& run, const std::string& path, const io::json& recipe) {
   io::safetensors_writer file;
   io::json history = io::json::array();
   for (const epoch_record& record : run.history()) history.push_back(to_json(record));
-  file.metadata("kd.recipe", detail::recipe_of(run));
+  file.metadata("kd.state", detail::state_version);
+  file.metadata("kd.recipe", recipe.dump());
+  file.metadata("kd.made_with", made_with(run.network().device()).dump());
   file.metadata("kd.history", history.dump());
   add_weights(file, run.network());
-  std::vector<float> moment(run.network().parameter_floats);
-  for (std::size_t i = 0; i < Trainer::states; ++i) {
-    run.network().device().download(run.moment(i), moment.size(), moment.data());
-    file.add(text(detail::moment_prefix, i), {moment.size()}, moment);
-  }
+  for (std::size_t i = 0; i < Trainer::states; ++i)
+    for (const nn::tensor_info& info : Trainer::network_type::plan::tensors)
+      if (info.spec.trainable)
+        file.add(detail::moment_name(i, info), detail::extents_of(info.spec), run.network().read(info, run.moment(i)));
   file.write(path);
 }
-
-/// Takes up a run where save_state left it. Throws file_error where the file is damaged, of another network, or was
-/// made with other settings; the run is then as it was.
 template <class Trainer>
-void load_state(Trainer& run, const std::string& path) {
+void save_state(const Trainer& run, const std::string& path) {
+  save_state(run, path, recipe_of(run));
+}
+
+/// Takes up a run where save_state left it. Throws file_error where the file is damaged, of another version, or of
+/// another recipe: each difference is named. The run is then as it was.
+template <class Trainer>
+void load_state(Trainer& run, const std::string& path, const io::json& recipe) {
+  using plan = typename Trainer::network_type::plan;
   const io::safetensors_file file = io::safetensors_file::open(path);
-  const std::string* recipe = file.find_metadata("kd.recipe");
-  const std::string* past = file.find_metadata("kd.history");
-  if (recipe == nullptr || past == nullptr)
-    throw file_error(text(path,
-                          ": metadata \"kd.recipe\" and \"kd.history\" are missing, this is no training state of kd; "
-                          "give weights to load_weights, or another file"));
-  const std::string mine = detail::recipe_of(run);
-  if (*recipe != mine)
-    throw file_error(text(path, ": the run was started with other settings: ", *recipe, ", now ", mine,
-                          "; use the same settings, or another folder"));
-  const io::json list = io::json::parse(*past, text(path, ": kd.history"));
+  const std::vector<std::string> differences = recipe_differences(state_recipe(file), recipe);
+  if (!differences.empty()) {
+    std::string lines;
+    for (const std::string& line : differences) lines += text("\n  ", line);
+    throw file_error(text(path, ": the run was started otherwise:", lines,
+                          "\nuse the same settings and data, or another file, or delete this one to begin anew"));
+  }
+  const io::json list = io::json::parse(*file.find_metadata("kd.history"), text(path, ": kd.history"));
   std::vector<epoch_record> history;
   for (const io::json& record : list.items()) history.push_back(epoch_from_json(record));
-  std::vector<std::vector<float>> moments(Trainer::states, std::vector<float>(run.network().parameter_floats));
+  std::array<std::vector<std::vector<float>>, Trainer::states> moments;
   for (std::size_t i = 0; i < Trainer::states; ++i)
-    file.read(text(detail::moment_prefix, i), std::vector<std::uint64_t>{moments[i].size()},
-              std::span<float>(moments[i]));
+    for (const nn::tensor_info& info : plan::tensors) {
+      moments[i].emplace_back(info.spec.trainable ? info.spec.size() : 0);
+      if (info.spec.trainable)
+        file.read(detail::moment_name(i, info), detail::extents_of(info.spec), std::span<float>(moments[i].back()));
+    }
   read_weights(file, run.network(), {detail::moment_prefix});
   for (std::size_t i = 0; i < Trainer::states; ++i)
-    run.network().device().upload(moments[i].data(), moments[i].size(), run.moment(i));
+    for (std::size_t t = 0; t < plan::tensors.size(); ++t)
+      if (plan::tensors[t].spec.trainable) run.network().write(plan::tensors[t], moments[i][t].data(), run.moment(i));
   run.restore_history(std::move(history));
+}
+template <class Trainer>
+void load_state(Trainer& run, const std::string& path) {
+  load_state(run, path, recipe_of(run));
 }
 
 }  // namespace kd::inline KD_ABI::train

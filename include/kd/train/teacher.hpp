@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstddef>
+#include <string>
 
 #include "kd/core/tensor.hpp"
 #include "kd/nn/network.hpp"
@@ -14,6 +15,9 @@ struct no_teacher {};
 /// Logits [N,C] that were computed once, by sample: right where every epoch shows the same images.
 struct cached_teacher {
   const tensor<float, 2>* logits;
+  /// The network that gave them, as teacher_identity says, for checkpoints; empty: a digest of the logits takes its
+  /// place, whose last bits another machine may compute otherwise.
+  std::string made_by = {};
 };
 
 /// A network that sees every augmented batch as the student sees it, normalised as its own weights want it; it only

@@ -30,6 +30,7 @@ namespace kd::inline KD_ABI::train {
 template <class Network, class Loss, class Optimiser, class Teacher = no_teacher>
 class trainer {
  public:
+  using network_type = Network;
   using device_type = typename Network::device_type;
   static constexpr std::size_t classes = Network::classes;
   using live = live_parameters<typename Network::model>;
@@ -44,6 +45,7 @@ class trainer {
   trainer(Network& network, const data::dataset& set, const Loss& loss, const Optimiser& optimiser,
           const options& settings, Teacher teacher = {})
       : network_(&network),
+        set_(&set),
         loss_(loss),
         optimiser_(optimiser),
         settings_(settings),
@@ -186,6 +188,8 @@ class trainer {
   void restore_history(std::vector<epoch_record> history) { history_ = std::move(history); }
   const Loss& loss() const { return loss_; }
   const Optimiser& optimiser() const { return optimiser_; }
+  const Teacher& teacher() const { return teacher_; }
+  const data::dataset& set() const { return *set_; }
 
  private:
   template <class T>
@@ -277,6 +281,7 @@ class trainer {
   }
 
   Network* network_;
+  const data::dataset* set_;
   Loss loss_;
   Optimiser optimiser_;
   options settings_;
