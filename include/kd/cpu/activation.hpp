@@ -96,7 +96,7 @@ inline void keep_masks(const dropout_draw& draw, std::size_t features, std::size
   constexpr std::uint64_t low = 0xFFFFFFFFu;
   const std::uint64_t quarter = features / 4;
   for (std::size_t l = 0; l < lanes; l += half_width) {
-    wide_words c0;
+    wide_words c0 = {};
     for (std::size_t i = 0; i < half_width; ++i) c0[i] = block * lanes + l + i;
     c0 = (c0 * quarter + first / 4) & low;
     wide_words c1 = wide_words{} + draw.step;

@@ -71,7 +71,7 @@ __device__ moments<Width> row_moments(const channel_tiling& t, const channel_pla
   moments<Width> all;
   for (std::size_t row = p.first; row < p.end; row += std::size_t{norm_moment_rows} * t.lanes) {
     const row_batch rows(t, p, row);
-    float value[norm_moment_rows][Width], count = 0, mean[Width] = {}, m2[Width] = {};
+    float value[norm_moment_rows][Width] = {}, count = 0, mean[Width] = {}, m2[Width] = {};
 #pragma unroll
     for (unsigned r = 0; r < norm_moment_rows; ++r) {
       if (rows.has(r)) {

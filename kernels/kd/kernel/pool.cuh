@@ -162,8 +162,8 @@ KD_KERNEL void __launch_bounds__(pool_threads)
     for (unsigned k = 0; k < Width; ++k) sum[k] += winner[k] == mine ? gradient[k] : 0.0f;
   };
   if constexpr (Overlap > 0) {
-    float gradient[Overlap][Overlap][Width];
-    unsigned winner[Overlap][Overlap][Width];
+    float gradient[Overlap][Overlap][Width] = {};
+    unsigned winner[Overlap][Overlap][Width] = {};
 #pragma unroll
     for (unsigned i = 0; i < Overlap; ++i)
 #pragma unroll
