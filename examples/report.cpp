@@ -3,15 +3,19 @@
 ///
 ///   report --data DIR --out DIR [--device auto] [--epochs 10] [--seeds 1] [--only NAMES]
 ///
-/// Stopped and started again on the same folder, it goes on where it was.
+/// Stopped and started again on the same folder, it goes on where it was; with other settings or data it refuses, and
+/// --restart begins the wanted runs anew.
 #include <kd/kd.hpp>
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <cstdio>
 #include <exception>
 #include <filesystem>
 #include <optional>
 #include <string>
+#include <type_traits>
+#include <utility>
 #include <vector>
 
 #include "report/figure.hpp"
@@ -29,7 +33,7 @@ struct settings {
   std::size_t epochs = 10, seeds = 1, batch_size = 128;
   double learning_rate = 0.001;
   int threads = kd::cpu::parallel::available();
-  bool demo = false, download = false, augment = false;
+  bool demo = false, download = false, augment = false, restart = false;
   std::string download_url, pixels;
 };
 
@@ -40,19 +44,67 @@ class experiment {
   using teacher_network = kd::network<kd::models::ResNet18Of<Classes>, Device>;
 
   experiment(const settings& s, const kd::data::dataset& set, Device& d, report::results& done)
-      : settings_(s), set_(set), device_(d), done_(done) {
+      : settings_(s),
+        set_(set),
+        device_(d),
+        done_(done),
+        train_(kd::train::digest_of(set.train)),
+        test_(kd::train::digest_of(set.test)) {
     for (const char* folder : {"weights", "state", "logs"}) fs::create_directories(fs::path(s.out) / folder);
+  }
+
+  /// Before anything is trained: what the folder holds of the wanted runs, and of the teachers that they need, must
+  /// have been made with these settings and this data. Throws file_error that names each difference. With --restart
+  /// the wanted runs are forgotten instead. Other runs that were made otherwise are left out of the tables.
+  void begin(const std::vector<report::run_key>& wanted) {
+    std::vector<report::run_key> needed = wanted;
+    if (settings_.restart)
+      for (const auto& [spec, seed] : wanted) forget(*spec, seed);
+    for (const auto& [spec, seed] : wanted) {
+      const report::run_key teacher{&report::all_runs[0], seed};
+      if (!spec->distilled || done_.find(spec->id, seed) != nullptr) continue;
+      if (std::find(needed.begin(), needed.end(), teacher) != needed.end()) continue;
+      needed.insert(needed.begin(), teacher);
+      if (settings_.restart && (!differences(*teacher.spec, seed).empty() || !fs::exists(weights_of(teacher))))
+        forget(*teacher.spec, seed);
+    }
+    report::refusal refused;
+    for (const auto& [spec, seed] : needed) refused.add(report::key_of(spec->id, seed), differences(*spec, seed));
+    if (!refused.empty())
+      throw kd::file_error(
+          kd::text(done_.path(), ": holds runs that were made otherwise:", refused.text(),
+                   "\ngive the same settings and data, another --out, or --restart to begin these runs "
+                   "anew"));
+    for (const auto& [spec, seed] : needed) check_state(*spec, seed);
+    leave_out_others();
+  }
+
+  /// What was made otherwise than these settings say stands in no table.
+  void leave_out_others() {
+    report::refusal others;
+    done_.leave_out([&](const report::result& r) {
+      const std::vector<std::string> lines = differences(r.spec, r.seed);
+      others.add(report::key_of(r.spec.id, r.seed), lines);
+      return !lines.empty();
+    });
+    if (!others.empty())
+      std::fprintf(stderr, "left out of the tables, since they were made otherwise:%s\n", others.text().c_str());
   }
 
   void run(const report::run_spec& spec, std::uint64_t seed) {
     if (done_.find(spec.id, seed) != nullptr) return;
-    if (spec.model == "ResNet18") return run_model<kd::models::ResNet18Of<Classes>>(spec, seed);
-    if (spec.model == "LightNN") return run_model<kd::models::LightNNOf<Classes>>(spec, seed);
-    if (spec.model == "SimpleNN") return run_model<kd::models::SimpleNNOf<Classes>>(spec, seed);
-    throw kd::argument_error(kd::text("report: unknown model ", spec.model));
+    with_model(spec, [&]<class Model>(std::type_identity<Model>) { run_model<Model>(spec, seed); });
   }
 
  private:
+  template <class Visit>
+  static void with_model(const report::run_spec& spec, const Visit& visit) {
+    if (spec.model == "ResNet18") return visit(std::type_identity<kd::models::ResNet18Of<Classes>>{});
+    if (spec.model == "LightNN") return visit(std::type_identity<kd::models::LightNNOf<Classes>>{});
+    if (spec.model == "SimpleNN") return visit(std::type_identity<kd::models::SimpleNNOf<Classes>>{});
+    throw kd::argument_error(kd::text("report: unknown model ", spec.model));
+  }
+
   std::string file(const char* folder, const std::string& key, const char* suffix) const {
     return (fs::path(settings_.out) / folder / (key + suffix)).string();
   }
@@ -62,15 +114,13 @@ class experiment {
     return settings_.pixels == "cifar10" ? kd::cifar10_normalisation : kd::imagenet_normalisation;
   }
 
-  template <class Model>
-  void run_model(const report::run_spec& spec, std::uint64_t seed) {
-    if (spec.distilled)
-      prepare_teacher(seed);
-    else if (spec.model != report::all_runs[0].model && done_.find(report::all_runs[0].id, seed))
-      load_teacher(seed);
+  std::string weights_of(const report::run_key& run) const {
+    return file("weights", report::key_of(run.spec->id, run.seed), ".safetensors");
+  }
+
+  kd::train::options options_of(const report::run_spec& spec, std::uint64_t seed) const {
     const std::string key = report::key_of(spec.id, seed);
-    kd::network<Model, Device> net(device_, seed, pixels());
-    const kd::train::options options{
+    return {
         .epochs = settings_.epochs,
         .batch_size = settings_.batch_size,
         .seed = seed,
@@ -80,23 +130,98 @@ class experiment {
         .log = file("logs", key, ".jsonl"),
         .show = stderr,
     };
-    const kd::optim::adam adam{.learning_rate = settings_.learning_rate};
-    report::result result{.spec = spec, .seed = seed, .parameters = net.parameter_count};
-    if (!spec.distilled) {
-      result.curve = kd::train::fit(net, set_, adam, options);
-    } else {
-      const kd::distillation loss{
-          .temperature = spec.temperature, .kd_weight = spec.kd_weight, .ce_weight = spec.ce_weight};
-      result.curve = settings_.augment ? kd::train::distil(net, *teacher_, set_, loss, adam, options)
-                                       : kd::train::distil(net, teacher_logits_, set_, loss, adam, options);
+  }
+  kd::optim::adam optimiser() const { return {.learning_rate = settings_.learning_rate}; }
+  static kd::distillation loss_of(const report::run_spec& spec) {
+    return {.temperature = spec.temperature, .kd_weight = spec.kd_weight, .ce_weight = spec.ce_weight};
+  }
+
+  /// The recipe of a run with these settings. The teacher is the one in the folder; `teacher` where there is none yet.
+  kd::io::json train_recipe(const report::run_spec& spec, std::uint64_t seed, const std::string& teacher) const {
+    const report::result* const taught_by = done_.find(report::all_runs[0].id, seed);
+    const kd::train::run_inputs inputs{.precision = device_.precision(),
+                                       .pixels = pixels().value_or(kd::imagenet_normalisation),
+                                       .data = train_,
+                                       .teacher = !spec.distilled        ? "none"
+                                                  : taught_by == nullptr ? teacher
+                                                                         : taught_by->weights};
+    kd::io::json recipe;
+    with_model(spec, [&]<class Model>(std::type_identity<Model>) {
+      recipe = spec.distilled
+                   ? kd::train::recipe<Model>(loss_of(spec), optimiser(), options_of(spec, seed), inputs)
+                   : kd::train::recipe<Model>(kd::cross_entropy{}, optimiser(), options_of(spec, seed), inputs);
+    });
+    return recipe;
+  }
+  /// The same with what decides a result besides the weights of a step.
+  kd::io::json result_recipe(const report::run_spec& spec, std::uint64_t seed, const std::string& teacher) const {
+    kd::io::json recipe = train_recipe(spec, seed, teacher);
+    recipe["epochs"] = settings_.epochs;
+    recipe["dataset"] = set_.name;
+    recipe["test_samples"] = test_.samples;
+    recipe["test_images"] = test_.images;
+    recipe["test_labels"] = test_.labels;
+    return recipe;
+  }
+
+  /// In what a finished run differs from what it would be now; nothing where there is no such run.
+  std::vector<std::string> differences(const report::run_spec& spec, std::uint64_t seed) const {
+    const report::result* const r = done_.find(spec.id, seed);
+    if (r == nullptr) return {};
+    if (r->recipe.is_null()) return {"recipe: an earlier kd, which did not keep its settings, wrote the run"};
+    const kd::io::json* const teacher = r->recipe.find("teacher");
+    return kd::train::recipe_differences(r->recipe,
+                                         result_recipe(spec, seed, teacher == nullptr ? "none" : teacher->as_string()));
+  }
+
+  /// The same for a run that was stopped.
+  void check_state(const report::run_spec& spec, std::uint64_t seed) const {
+    const std::string path = options_of(spec, seed).checkpoint;
+    if (!fs::exists(path)) return;
+    try {
+      const kd::io::json found = kd::train::state_recipe(kd::io::safetensors_file::open(path));
+      const kd::io::json* const teacher = found.find("teacher");
+      kd::train::expect_recipe(path, found,
+                               train_recipe(spec, seed, teacher == nullptr ? "none" : teacher->as_string()));
+    } catch (const kd::file_error& e) {
+      throw kd::file_error(kd::text(e.what(), "\n--restart begins the wanted runs anew"));
     }
+  }
+
+  void forget(const report::run_spec& spec, std::uint64_t seed) {
+    done_.remove(spec.id, seed);
+    fs::remove(options_of(spec, seed).checkpoint);
+  }
+
+  template <class Model>
+  void run_model(const report::run_spec& spec, std::uint64_t seed) {
+    const bool is_teacher = spec.model == report::all_runs[0].model;
+    if (spec.distilled)
+      prepare_teacher(seed);
+    else if (!is_teacher)
+      find_teacher(seed);
+    const std::string key = report::key_of(spec.id, seed);
+    kd::network<Model, Device> net(device_, seed, pixels());
+    const kd::train::options options = options_of(spec, seed);
+    report::result result{.spec = spec, .seed = seed, .parameters = net.parameter_count};
+    if (!spec.distilled)
+      result.curve = kd::train::fit(net, set_, optimiser(), options);
+    else if (settings_.augment)
+      result.curve = kd::train::distil(net, *teacher_, set_, loss_of(spec), optimiser(), options);
+    else
+      result.curve = kd::train::distil(
+          net, kd::train::cached_teacher{&teacher_logits_, done_.find(report::all_runs[0].id, seed)->weights}, set_,
+          loss_of(spec), optimiser(), options);
     for (const kd::train::epoch_record& epoch : result.curve) result.seconds += epoch.seconds;
     const kd::tensor<float, 2> logits = kd::train::predict(net, set_.test.images);
     result.test_accuracy = kd::train::evaluate_logits(logits, set_.test.labels).top1_percent();
-    if (spec.model != report::all_runs[0].model && teacher_ && teacher_seed_ == seed)
+    if (!is_teacher && teacher_ && teacher_seed_ == seed)
       result.teacher_agreement = 100 * kd::train::agreement(logits, teacher_test_logits_);
     kd::train::save_weights(net, file("weights", key, ".safetensors"));
     std::fprintf(stderr, "%s: test accuracy %.2f %%\n", key.c_str(), result.test_accuracy);
+    result.recipe = result_recipe(spec, seed, "none");
+    result.made_with = kd::train::made_with(device_);
+    result.weights = kd::train::network_identity(net);
     done_.add(std::move(result));
     fs::remove(options.checkpoint);
   }
@@ -109,10 +234,30 @@ class experiment {
       teacher_logits_ = kd::train::predict(*teacher_, set_.train.images);
   }
 
+  /// The teacher of a seed for the agreement alone: without its weights, that is left out.
+  void find_teacher(std::uint64_t seed) {
+    if (done_.find(report::all_runs[0].id, seed) == nullptr) return;
+    try {
+      load_teacher(seed);
+    } catch (const kd::file_error& e) {
+      teacher_.reset();
+      std::fprintf(stderr, "without agreement with the teacher: %s\n", e.what());
+    }
+  }
+
   void load_teacher(std::uint64_t seed) {
     if (teacher_ && teacher_seed_ == seed) return;
+    const report::run_spec& spec = report::all_runs[0];
+    const std::string path = weights_of({&spec, seed});
+    const std::string remedy = kd::text("; restore it, or train the teacher anew: --only ", spec.id, " --restart");
+    if (!fs::exists(path)) throw kd::file_error(kd::text(path, ": the teacher's weights are missing", remedy));
     teacher_.emplace(device_, seed, pixels());
-    kd::train::load_weights(*teacher_, file("weights", report::key_of(report::all_runs[0].id, seed), ".safetensors"));
+    kd::train::load_weights(*teacher_, path);
+    if (kd::train::network_identity(*teacher_) != done_.find(spec.id, seed)->weights) {
+      teacher_.reset();
+      throw kd::file_error(
+          kd::text(path, ": not the weights that the teacher's run in ", done_.path(), " ended with", remedy));
+    }
     teacher_seed_ = seed;
     teacher_logits_ = {};
     teacher_test_logits_ = kd::train::predict(*teacher_, set_.test.images);
@@ -122,6 +267,7 @@ class experiment {
   const kd::data::dataset& set_;
   Device& device_;
   report::results& done_;
+  kd::train::split_digest train_, test_;
   std::optional<teacher_network> teacher_;
   std::uint64_t teacher_seed_ = 0;
   kd::tensor<float, 2> teacher_logits_, teacher_test_logits_;
@@ -143,9 +289,13 @@ bool wanted(const report::run_spec& spec, const settings& s) {
 template <std::size_t Classes, class Device>
 void run_all(const settings& s, const kd::data::dataset& set, Device& d, report::results& done) {
   experiment<Classes, Device> all(s, set, d, done);
+  std::vector<report::run_key> runs;
   for (std::uint64_t seed = 0; seed < s.seeds; ++seed)
     for (const report::run_spec& spec : report::all_runs)
-      if (wanted(spec, s)) all.run(spec, seed);
+      if (wanted(spec, s)) runs.push_back({&spec, seed});
+  all.begin(runs);
+  for (const auto& [spec, seed] : runs) all.run(*spec, seed);
+  all.leave_out_others();  // once more: a teacher may have changed
 }
 
 std::string describe(const kd::cpu::device& d) {
@@ -161,7 +311,7 @@ void run_report(const settings& s, const kd::data::dataset& set, Device& d) {
   std::fprintf(stderr, "data: %s, %zu training and %zu test images of %zu classes; device: %s\n", set.name.c_str(),
                set.train.size(), set.test.size(), set.classes, describe(d).c_str());
   fs::create_directories(s.out);
-  report::results done(fs::path(s.out) / "results.json", {.dataset = set.name, .device = d.name, .epochs = s.epochs});
+  report::results done(fs::path(s.out) / "results.json");
   if (set.classes == 10)
     run_all<10>(s, set, d, done);
   else if (set.classes == 100)
@@ -211,6 +361,7 @@ int main(int argc, char** argv) {
   app.add_flag("--augment", s.augment, "random crop and flip; the teacher then sees every augmented batch");
   app.add_flag("--download", s.download, "fetch CIFAR-10 into the data folder first");
   app.add_option("--download-url", s.download_url, "another address of the same archive");
+  app.add_flag("--restart", s.restart, "begin the wanted runs anew, whatever the folder holds of them");
   app.add_flag("--demo", s.demo, "only the first table, and fewer epochs unless --epochs is given");
   try {
     app.parse(argc, argv);

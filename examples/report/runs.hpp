@@ -2,6 +2,7 @@
 #pragma once
 
 #include <array>
+#include <cstdint>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -17,6 +18,14 @@ struct run_spec {
   float temperature = 2.0f;
   float kd_weight = 0.25f;
   float ce_weight = 0.75f;
+};
+
+/// A row of one seed.
+struct run_key {
+  const run_spec* spec;  // one of all_runs
+  std::uint64_t seed;
+
+  friend bool operator==(const run_key&, const run_key&) = default;
 };
 
 inline constexpr std::array<run_spec, 9> all_runs{{

@@ -1,6 +1,7 @@
 // expect: kd::train::recipe: cannot describe this loss or optimiser
 // expect: lion
 // expect: reverse_kl
+#include "kd/nn/layers.hpp"
 #include "kd/train/recipe.hpp"
 
 struct lion {
@@ -9,5 +10,6 @@ struct lion {
 };
 struct reverse_kl : kd::distillation {};
 
-kd::io::json of_optimiser() { return kd::train::recipe(kd::cross_entropy{}, lion{}, {}); }
-kd::io::json of_loss() { return kd::train::recipe(reverse_kl{}, kd::optim::adam{}, {}); }
+using model = kd::nn::sequential<kd::row<2>, kd::nn::linear<2>>;
+kd::io::json of_optimiser() { return kd::train::recipe<model>(kd::cross_entropy{}, lion{}, {}, {}); }
+kd::io::json of_loss() { return kd::train::recipe<model>(reverse_kl{}, kd::optim::adam{}, {}, {}); }

@@ -2,7 +2,7 @@
 #pragma once
 
 #include <string>
-#include <string_view>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -12,6 +12,7 @@
 #include "kd/io/json.hpp"
 #include "kd/loss/cross_entropy.hpp"
 #include "kd/loss/distillation.hpp"
+#include "kd/nn/plan.hpp"
 #include "kd/optim/adam.hpp"
 #include "kd/optim/sgd.hpp"
 #include "kd/train/digest.hpp"

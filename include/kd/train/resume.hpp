@@ -70,6 +70,16 @@ inline io::json state_recipe(const io::safetensors_file& file) {
   return io::json::parse(*recipe, text(file.path(), ": kd.recipe"));
 }
 
+/// Throws file_error that names each difference between the recipe found in a file and the one that is wanted.
+inline void expect_recipe(const std::string& path, const io::json& found, const io::json& wanted) {
+  const std::vector<std::string> differences = recipe_differences(found, wanted);
+  if (differences.empty()) return;
+  std::string lines;
+  for (const std::string& line : differences) lines += text("\n  ", line);
+  throw file_error(text(path, ": the run was started otherwise:", lines,
+                        "\nuse the same settings and data, or another file, or delete this one to begin anew"));
+}
+
 /// Writes weights, optimiser state, recipe and history to one file, atomically.
 /// @param recipe recipe_of(run), which does not change during a run
 template <class Trainer>
@@ -99,13 +109,7 @@ template <class Trainer>
 void load_state(Trainer& run, const std::string& path, const io::json& recipe) {
   using plan = typename Trainer::network_type::plan;
   const io::safetensors_file file = io::safetensors_file::open(path);
-  const std::vector<std::string> differences = recipe_differences(state_recipe(file), recipe);
-  if (!differences.empty()) {
-    std::string lines;
-    for (const std::string& line : differences) lines += text("\n  ", line);
-    throw file_error(text(path, ": the run was started otherwise:", lines,
-                          "\nuse the same settings and data, or another file, or delete this one to begin anew"));
-  }
+  expect_recipe(path, state_recipe(file), recipe);
   const io::json list = io::json::parse(*file.find_metadata("kd.history"), text(path, ": kd.history"));
   std::vector<epoch_record> history;
   for (const io::json& record : list.items()) history.push_back(epoch_from_json(record));
