@@ -9,10 +9,14 @@ using Tiny = kd::nn::sequential<kd::row<2>, kd::nn::as<"a", kd::nn::linear<1>>>;
 
 void read_every_tensor(const kd::io::safetensors_file& file) {
   kd::io::safetensors_writer copy;
+  std::size_t left_out = 0;
   for (const auto& [key, value] : file.metadata()) copy.metadata(key, value);
   for (const kd::io::tensor_info& tensor : file.list()) {
     kd_fuzz::require(tensor.data.size() <= 8192, "a tensor lies within its file");
-    if (tensor.size() > 8192) continue;  // of a dtype without a known size
+    if (kd::io::size_of_dtype(tensor.dtype) == 0) {  // can be neither read nor written
+      ++left_out;
+      continue;
+    }
     std::vector<float> floats(tensor.size());
     std::vector<std::int64_t> integers(tensor.size());
     kd_fuzz::accepts([&] { file.read(tensor.name, tensor.shape, std::span<float>(floats)); });
@@ -22,7 +26,7 @@ void read_every_tensor(const kd::io::safetensors_file& file) {
   const std::string path = kd_fuzz::scratch() / "copy";
   copy.write(path);
   const auto again = kd::io::safetensors_file::open(path);
-  kd_fuzz::require(again.list().size() == file.list().size(), "what was written holds every tensor");
+  kd_fuzz::require(again.list().size() + left_out == file.list().size(), "what was written holds every tensor");
 }
 
 }  // namespace

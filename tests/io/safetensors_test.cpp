@@ -188,7 +188,8 @@ TEST_CASE("safetensors: every kind of damage is told apart before any use", "[io
       {file_of(one("F32", "[2.0]", "[0,8]"), 8), "tensor \"w\": expected {\"dtype\": string"},
       {file_of(one("F32", "[-2]", "[0,8]"), 8), "tensor \"w\": expected {\"dtype\": string"},
       {file_of(one("F32", "[2]", "[0,8,8]"), 8), "tensor \"w\": expected {\"dtype\": string"},
-      {file_of(one("F31", "[2]", "[0,8]"), 8), "tensor \"w\": dtype must be F64,"},
+      {file_of(one("F31", "[2]", "[0,9]"), 8), "begin <= end <= 8 bytes of data, found [0,9]"},
+      {file_of(one("F8_E4M3", "[4294967296,4294967297]", "[0,8]"), 8), "must fit 64 bits"},
       {file_of(good, 4), "begin <= end <= 4 bytes of data, found [0,8]"},
       {file_of(one("F32", "[2]", "[8,0]"), 8), "begin <= end <= 8 bytes of data, found [8,0]"},
       {file_of(one("F32", "[3]", "[0,8]"), 8), "shape [3] of F32 takes 12 bytes, found data_offsets [0,8] of 8"},
@@ -210,6 +211,35 @@ TEST_CASE("safetensors: every kind of damage is told apart before any use", "[io
     CHECK(message.find(c.part) != std::string::npos);
     CHECK(message.find("; ") != std::string::npos);
   }
+}
+
+TEST_CASE("safetensors: null metadata is none, and an unknown dtype matters to nobody until it is read",
+          "[io][safetensors]") {
+  const folder here;
+  REQUIRE(message_of_file(here, file_of("{\"__metadata__\":null,\"w\":{\"dtype\":\"F8_E4M3\",\"shape\":[3],"
+                                        "\"data_offsets\":[0,3]},\"v\":{\"dtype\":\"U8\",\"shape\":[2],"
+                                        "\"data_offsets\":[3,5]}}",
+                                        5)) == nothing_thrown);
+  const auto file = safetensors_file::open(here / "w.safetensors");
+  CHECK(file.metadata().empty());
+  REQUIRE(file.list().size() == 2);
+  CHECK(file.list()[0].dtype == "F8_E4M3");
+  CHECK(file.list()[0].data.size() == 3);
+  CHECK(integers_of(file, "v", {2}) == std::vector<std::int64_t>{1, 1});
+  CHECK(message_of([&] { floats_of(file, "w", {3}); }).find("found F8_E4M3; save it as") != std::string::npos);
+  CHECK(message_of([&] { integers_of(file, "w", {3}); }).find("found F8_E4M3; save it as") != std::string::npos);
+}
+
+TEST_CASE("safetensors: an unsigned integer beyond the signed ones is an error", "[io][safetensors]") {
+  const folder here;
+  const std::vector<std::uint64_t> values{7, ~std::uint64_t{0}};
+  safetensors_writer writer;
+  writer.add("small", "U64", {1}, std::as_bytes(std::span(values).first(1)));
+  writer.add("large", "U64", {2}, std::as_bytes(std::span(values)));
+  writer.write(here / "w.safetensors");
+  const auto file = safetensors_file::open(here / "w.safetensors");
+  CHECK(integers_of(file, "small", {1}) == std::vector<std::int64_t>{7});
+  CHECK(message_of([&] { integers_of(file, "large", {2}); }).find("found 18446744073709551615") != std::string::npos);
 }
 
 TEST_CASE("safetensors: a file cut anywhere is rejected", "[io][safetensors]") {

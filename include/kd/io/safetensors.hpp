@@ -19,13 +19,15 @@
 #include "kd/core/abi.hpp"
 #include "kd/core/error.hpp"
 #include "kd/io/atomic_file.hpp"
+#include "kd/io/foreign_format.hpp"
 #include "kd/io/json.hpp"
 
 static_assert(std::endian::native == std::endian::little, "kd/io/safetensors.hpp: the format is little endian");
 
 namespace kd::inline KD_ABI::io {
 
-/// One tensor of an open file; `data` lives as long as the file object.
+/// One tensor of an open file; `data` lives as long as the file object. Of a dtype that kd does not know (F8_E4M3),
+/// whose elements may have any size, it is listed, and cannot be read.
 struct tensor_info {
   std::string name, dtype;
   std::vector<std::uint64_t> shape;  ///< empty for a scalar
@@ -70,7 +72,8 @@ constexpr float float_of_bfloat16(std::uint16_t bits) {
 /// A safetensors file, read into memory and validated. Move-only.
 class safetensors_file {
  public:
-  /// Reads and validates the file. Throws file_error that names file, tensor, value, rule and remedy.
+  /// Reads and validates the file. Throws file_error that names file, tensor, value, rule and remedy; of a file in
+  /// another known format (.pt, .npy, pickle) the remedy says how to convert it.
   static safetensors_file open(const std::string& path);
 
   const std::string& path() const { return path_; }
@@ -90,13 +93,15 @@ class safetensors_file {
   /// on a missing tensor, another shape, another dtype, or a finite F64 beyond float; argument_error where `to` has
   /// another size than the shape.
   void read(std::string_view name, std::span<const std::uint64_t> shape, std::span<float> to) const;
-  /// Copies an integer tensor (I64, I32, I16, I8, U8, U16, U32, BOOL) of exactly this shape; throws as above.
+  /// Copies an integer tensor (I64, I32, I16, I8, U64, U32, U16, U8, BOOL) of exactly this shape; throws as above, and
+  /// on a U64 beyond I64.
   void read(std::string_view name, std::span<const std::uint64_t> shape, std::span<std::int64_t> to) const;
 
  private:
   safetensors_file() = default;
   [[noreturn]] void reject(std::string_view problem, std::string_view remedy) const;
   [[noreturn]] void reject(const tensor_info& tensor, std::string_view problem, std::string_view remedy) const;
+  [[noreturn]] void reject_as_a_whole(std::string_view problem, std::string_view remedy) const;
   void read_metadata(const json& pairs);
   struct placed {
     tensor_info tensor;
@@ -165,24 +170,34 @@ inline void safetensors_file::reject(const tensor_info& tensor, std::string_view
   throw file_error(text(path_, ": tensor \"", tensor.name, "\": ", problem, "; ", remedy));
 }
 
+/// The file does not even begin like one: if it is of another format, that is the problem.
+inline void safetensors_file::reject_as_a_whole(std::string_view problem, std::string_view remedy) const {
+  const file_descriptor file = open_for_reading(path_);
+  std::string first(std::min(file_size(file, path_), recognised_bytes), '\0');
+  read_exactly(file, path_, first.data(), first.size());
+  const foreign_format found = recognise(path_, first);
+  if (!found.name.empty()) reject(text("expected a safetensors file, found ", found.name), found.remedy);
+  reject(problem, remedy);
+}
+
 inline safetensors_file safetensors_file::open(const std::string& path) {
   safetensors_file result;
   result.path_ = path;
   const file_descriptor file = open_for_reading(path);
   const std::uint64_t size = file_size(file, path);
   if (size < 8)
-    result.reject(text("a safetensors file has at least 8 bytes, found ", size),
-                  size == 0 ? "the file is empty: save it again" : detail::damaged);
+    result.reject_as_a_whole(text("a safetensors file has at least 8 bytes, found ", size),
+                             size == 0 ? "the file is empty: save it again" : detail::damaged);
   std::uint64_t header_size = 0;
   read_exactly(file, path, &header_size, 8);
   if (header_size == 0 || header_size > detail::largest_header || header_size > size - 8)
-    result.reject(text("the header length must be 1 to ", std::min(detail::largest_header, size - 8), " bytes, found ",
-                       header_size),
-                  "the file is cut, damaged or not safetensors: save it again");
+    result.reject_as_a_whole(text("the header length must be 1 to ", std::min(detail::largest_header, size - 8),
+                                  " bytes, found ", header_size),
+                             "the file is cut, damaged or not safetensors: save it again");
   std::string header(header_size, '\0');
   read_exactly(file, path, header.data(), header_size);
   if (header[0] != '{')
-    result.reject("the header must begin with '{'", "the file is damaged or not safetensors: save it again");
+    result.reject_as_a_whole("the header must begin with '{'", "the file is damaged or not safetensors: save it again");
   const json root = json::parse(header, text(path, ": header"));
 
   const std::uint64_t data_size = size - 8 - header_size;
@@ -206,6 +221,7 @@ inline safetensors_file safetensors_file::open(const std::string& path) {
 }
 
 inline void safetensors_file::read_metadata(const json& pairs) {
+  if (pairs.is_null()) return;  // as the reference implementation: the same as none
   if (!pairs.is_object())
     reject(text("\"__metadata__\" must be an object of strings, found ", name_of(pairs.type())), detail::damaged);
   for (std::size_t i = 0; i < pairs.size(); ++i) {
@@ -239,21 +255,16 @@ inline safetensors_file::placed safetensors_file::read_entry(const std::string& 
   result.begin = offsets->items()[0].as_unsigned();
   result.end = offsets->items()[1].as_unsigned();
 
-  const std::uint64_t element = size_of_dtype(tensor.dtype);
-  if (element == 0)
-    reject(tensor,
-           text("dtype must be F64, F32, F16, BF16, I64, I32, I16, I8, U64, U32, U16, U8 or BOOL, found \"",
-                tensor.dtype, "\""),
-           "save the tensor in one of these");
   if (result.begin > result.end || result.end > data_size)
     reject(tensor,
            text("data_offsets must satisfy begin <= end <= ", data_size, " bytes of data, found [", result.begin, ",",
                 result.end, "]"),
            detail::damaged);
+  const std::uint64_t element = size_of_dtype(tensor.dtype);  // 0: one that matters to nobody until it is read
   std::uint64_t bytes = 0;
-  if (!detail::bytes_of(tensor.shape, element, bytes))
+  if (!detail::bytes_of(tensor.shape, std::max<std::uint64_t>(element, 1), bytes))
     reject(tensor, text("the bytes of shape ", text_of(tensor.shape), " must fit 64 bits"), detail::damaged);
-  if (bytes != result.end - result.begin)
+  if (element != 0 && bytes != result.end - result.begin)
     reject(tensor,
            text("shape ", text_of(tensor.shape), " of ", tensor.dtype, " takes ", bytes, " bytes, found data_offsets [",
                 result.begin, ",", result.end, "] of ", result.end - result.begin),
@@ -350,10 +361,16 @@ inline void safetensors_file::read(std::string_view name, std::span<const std::u
   if (dtype == "I32") return convert<std::int32_t>(tensor, to, widen);
   if (dtype == "I16") return convert<std::int16_t>(tensor, to, widen);
   if (dtype == "I8") return convert<std::int8_t>(tensor, to, widen);
+  if (dtype == "U64")
+    return convert<std::uint64_t>(tensor, to, [&](std::uint64_t value) {
+      if (value > std::uint64_t{std::numeric_limits<std::int64_t>::max()})
+        reject(tensor, text("every value must fit a signed 64-bit integer, found ", value), "save smaller values");
+      return static_cast<std::int64_t>(value);
+    });
   if (dtype == "U32") return convert<std::uint32_t>(tensor, to, widen);
   if (dtype == "U16") return convert<std::uint16_t>(tensor, to, widen);
   if (dtype == "U8" || dtype == "BOOL") return convert<std::uint8_t>(tensor, to, widen);
-  reject(tensor, text("expected an integer dtype up to I64, found ", dtype), "save it as I64");
+  reject(tensor, text("expected an integer dtype, found ", dtype), "save it as I64");
 }
 
 inline void safetensors_writer::add(std::string name, std::string dtype, std::vector<std::uint64_t> shape,
