@@ -12,7 +12,7 @@
 namespace {
 
 struct settings {
-  std::string model, weights, data, logits, device = "auto", precision = "fp32", pixels;
+  std::string model, weights, strip_prefix, data, logits, device = "auto", precision = "fp32", pixels;
   int threads = kd::cpu::parallel::available();
 };
 
@@ -21,7 +21,7 @@ void evaluate_model(const settings& s, const kd::data::dataset& set, Device& dev
   std::optional<kd::normalisation> pixels;  // what the file says, unless it was asked for
   if (!s.pixels.empty()) pixels = s.pixels == "cifar10" ? kd::cifar10_normalisation : kd::imagenet_normalisation;
   kd::network<Model, Device> network(device, 0, pixels);
-  kd::train::load_weights(network, s.weights);
+  kd::train::load_weights(network, s.weights, {.strip_prefix = s.strip_prefix});
   const kd::tensor<float, 2> logits = kd::train::predict(network, set.test.images);
   const kd::train::evaluation result = kd::train::evaluate_logits(logits, set.test.labels);
   std::printf("%s on %s: %zu test images, top-1 %.2f %%, top-5 %.2f %%\n", s.model.c_str(), set.name.c_str(),
@@ -57,6 +57,7 @@ int main(int argc, char** argv) {
   CLI::App app{"kd evaluate: accuracy of a checkpoint on the test set"};
   app.add_option("--model", s.model)->required()->check(CLI::IsMember({"ResNet18", "LightNN", "SimpleNN"}));
   app.add_option("--weights", s.weights, "safetensors file with PyTorch's names")->required();
+  app.add_option("--strip-prefix", s.strip_prefix, "taken from the front of the file's names: module. of DataParallel");
   app.add_option("--data", s.data,
                  "folder with CIFAR-10 or CIFAR-100 binary files (default: KD_DATA, else synthetic images)");
   app.add_option("--logits", s.logits, "write the test set's logits here: safetensors, one tensor \"logits\"");

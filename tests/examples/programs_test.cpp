@@ -291,6 +291,35 @@ TEST_CASE("evaluate: a state dict that PyTorch saved", "[examples]") {
   CHECK(holds(result.text, "20 test images"));
 }
 
+TEST_CASE("evaluate: a checkpoint of DataParallel, and one that torch.save wrote", "[examples]") {
+  const folder dir;
+  write_cifar10(dir / "data", 20);
+  kd::cpu::device cpu(1);
+  const kd::network<kd::models::LightNN, kd::cpu::device> net(cpu, 1);
+  kd::io::safetensors_writer parallel;
+  for (const auto& info : kd::nn::plan_of<kd::models::LightNN>::tensors)
+    parallel.add(kd::text("module.", info.name.view()),
+                 {info.spec.dims.begin(), info.spec.dims.begin() + static_cast<std::ptrdiff_t>(info.spec.rank)},
+                 net.read(info));
+  parallel.write(dir / "parallel.safetensors");
+  std::ofstream(dir / "light.pth", std::ios::binary) << "PK\3\4and so on";
+  const auto evaluate = [&](const std::string& arguments) {
+    return run("evaluate", "--model LightNN --data '" + dir / "data" + "' --weights '" + dir / arguments);
+  };
+  const outcome refused = evaluate("parallel.safetensors'");
+  INFO(refused.text);
+  CHECK(refused.code == 1);
+  CHECK(holds(refused.text, "all names begin with \"module.\"", "--strip-prefix module."));
+  const outcome read = evaluate("parallel.safetensors' --strip-prefix module.");
+  INFO(read.text);
+  CHECK(read.code == 0);
+  CHECK(holds(read.text, "20 test images", "does not say how the pixels"));
+  const outcome pickle = evaluate("light.pth'");
+  INFO(pickle.text);
+  CHECK(pickle.code == 1);
+  CHECK(holds(pickle.text, "light.pth", "torch.save", "safetensors.torch.save_file"));
+}
+
 TEST_CASE("programs: bad input gets a message with name, value and remedy, and an exit code", "[examples][errors]") {
   const folder dir;
   write_cifar10(dir / "data", 20);

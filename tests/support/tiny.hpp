@@ -38,10 +38,12 @@ inline kd::data::dataset quadrants(std::size_t train = 200, std::size_t test = 6
 
 namespace nn = kd::nn;
 /// Batch norm, dropout, a residual block and a linear layer: everything that has a state.
-using TinyNet = nn::sequential<
+template <std::size_t Classes>
+using TinyNetOf = nn::sequential<
     kd::image<3, 8, 8>, nn::conv2d<8, 3, nn::conv_options{.padding = 1, .bias = false}>, nn::batch_norm2d<>, nn::relu,
     nn::residual<nn::main_path<nn::conv2d<8, 3, nn::conv_options{.padding = 1, .bias = false}>, nn::batch_norm2d<>>>,
-    nn::relu, nn::max_pool2d<2>, nn::flatten, nn::dropout<0.2f>, nn::linear<4>>;
+    nn::relu, nn::max_pool2d<2>, nn::flatten, nn::dropout<0.2f>, nn::linear<Classes>>;
+using TinyNet = TinyNetOf<4>;
 using OtherNet = nn::sequential<kd::image<3, 8, 8>, nn::flatten, nn::linear<4>>;
 
 template <class Network>

@@ -120,7 +120,7 @@ void load_state(Trainer& run, const std::string& path, const io::json& recipe) {
       if (info.spec.trainable)
         file.read(detail::moment_name(i, info), detail::extents_of(info.spec), std::span<float>(moments[i].back()));
     }
-  read_weights(file, run.network(), {detail::moment_prefix});
+  read_weights(file, run.network(), {.skip = {detail::moment_prefix}});
   for (std::size_t i = 0; i < Trainer::states; ++i)
     for (std::size_t t = 0; t < plan::tensors.size(); ++t)
       if (plan::tensors[t].spec.trainable) run.network().write(plan::tensors[t], moments[i][t].data(), run.moment(i));
