@@ -1,3 +1,4 @@
+// flags: -ffast-math
 // expect: compile without -ffast-math
-#define __FAST_MATH__ 1
+// errors: 1
 #include "kd/core/abi.hpp"

@@ -5,15 +5,12 @@
 /// a program that was built for less (the fault of highway #2364).
 #pragma once
 
+#include "kd/core/compiler.hpp"
 #include "kd/core/instruction_set.hpp"
 
 #define KD_VERSION_MAJOR 0
 #define KD_VERSION_MINOR 1
 #define KD_VERSION_PATCH 0
-
-#if defined(__FAST_MATH__)
-#error "kd reports NaN and infinity, which -ffast-math removes: compile without -ffast-math"
-#endif
 
 #if defined(_OPENMP)
 #define KD_THREADING openmp

@@ -52,25 +52,23 @@ inline void square_root(vector_of<Width>& x) {
   x = __builtin_elementwise_sqrt(x);
 #undef KD_ELEMENTWISE_SQRT
 #else
+  if constexpr (Width == 1) {
+    x[0] = __builtin_sqrtf(x[0]);
 #if defined(__AVX512F__)
-  if constexpr (Width == 16) {
+  } else if constexpr (Width == 16) {
     x = __builtin_ia32_sqrtps512_mask(x, x, static_cast<short>(-1), 4);  // 4: round as the mode says
-    return;
-  }
 #endif
 #if defined(__AVX__)
-  if constexpr (Width == 8) {
+  } else if constexpr (Width == 8) {
     x = __builtin_ia32_sqrtps256(x);
-    return;
-  }
 #endif
 #if defined(__SSE__)
-  if constexpr (Width == 4) {
+  } else if constexpr (Width == 4) {
     x = __builtin_ia32_sqrtps(x);
-    return;
-  }
 #endif
-  for (std::size_t i = 0; i < Width; ++i) x[i] = __builtin_sqrtf(x[i]);
+  } else {
+    for (std::size_t i = 0; i < Width; ++i) x[i] = __builtin_sqrtf(x[i]);
+  }
 #endif
 }
 

@@ -22,7 +22,15 @@ if ! [ -r "$source" ]; then
   echo "$source: cannot be read"
   exit 2
 fi
-output=$(LC_ALL=C "$compiler" -std=c++20 -fsyntax-only "$@" "$source" 2>&1)
+case $("$compiler" --version) in
+  *clang*) kind=clang ;;
+  *) kind=gcc ;;
+esac
+said() {  # said WORD: what the case says after "// WORD:" or, for this compiler alone, "// WORD-gcc:"
+  sed -nE "s%^ *// $1(-$kind)?: *(.*[^ ]) *$%\\2%p" "$source"
+}
+# shellcheck disable=SC2046 # flags are words
+output=$(LC_ALL=C "$compiler" -std=c++20 -fsyntax-only -DKD_NO_OPTIMISATION_NOTE "$@" $(said flags) "$source" 2>&1)
 code=$?
 
 case $(basename "$source") in
@@ -33,11 +41,7 @@ case $(basename "$source") in
     ;;
 esac
 
-case $("$compiler" --version) in
-  *clang*) kind=clang ;;
-  *) kind=gcc ;;
-esac
-expected=$(sed -nE "s%^ *// expect(-$kind)?: *(.*[^ ]) *$%\\2%p" "$source")
+expected=$(said expect)
 if [ -z "$expected" ]; then finish 3 "$source: names no message for $kind; add '// expect: REGEX'"; fi
 if [ $code = 0 ]; then finish 3 "$source: must not compile, but $compiler accepts it"; fi
 printf '%s\n' "$expected" | {
@@ -53,5 +57,11 @@ missing=$?
 if [ $missing != 0 ]; then
   printf '%s\n' "$output"
   finish 3 "$source: rejected with another message than it names"
+fi
+most=$(said errors)
+count=$(printf '%s\n' "$output" | grep -cE '(^|[ :])error: ')
+if [ -n "$most" ] && [ "$count" -gt "$most" ]; then
+  printf '%s\n' "$output"
+  finish 3 "$source: rejected with $count errors, at most $most expected"
 fi
 finish 0 "$source: rejected with the messages it names"
