@@ -1,4 +1,5 @@
 // expect: kd::nn::conv2d: the kernel must be at least 1
+// errors: 1
 #include "kd/models/light_nn.hpp"
 
 using namespace kd::nn;

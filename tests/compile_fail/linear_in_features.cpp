@@ -1,5 +1,6 @@
 // expect: in_features must equal the width of the incoming row
 // expect: 512 == 1024
+// errors: 1
 #include "kd/models/light_nn.hpp"
 
 using namespace kd::nn;

@@ -1,5 +1,6 @@
 // expect: kd::nn::max_pool2d: the incoming height plus padding must be at least the kernel
 // expect: 1 >= 2
+// errors: 1
 #include "kd/models/light_nn.hpp"
 
 using namespace kd::nn;

@@ -1,4 +1,5 @@
 // expect: kd::nn::max_pool2d: the kernel must be between 1 and 15
+// errors: 1
 #include "kd/models/light_nn.hpp"
 
 using namespace kd::nn;

@@ -1,5 +1,6 @@
 // expect: the channels of the main path must equal those of the shortcut
 // expect: 16 == 8
+// errors: 1
 #include "kd/models/light_nn.hpp"
 
 using namespace kd::nn;

@@ -1,5 +1,6 @@
 // expect: the height of the main path must equal that of the shortcut
 // expect: 2 == 4
+// errors: 1
 #include "kd/models/light_nn.hpp"
 
 using namespace kd::nn;

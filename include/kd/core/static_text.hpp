@@ -46,4 +46,15 @@ struct short_name {
   friend constexpr bool operator==(const short_name& a, const short_name& b) { return a.view() == b.view(); }
 };
 
+/// A short_name as a template argument that compilers print as text: clang makes a list of numbers of an array that
+/// does not end with the one zero that is written to it.
+template <std::size_t Size>
+struct printed_name {
+  char characters[Size + 1];
+  constexpr explicit printed_name(const short_name& name) {
+    for (std::size_t i = 0; i < Size; ++i) characters[i] = name.characters[i];
+    characters[Size] = '\0';
+  }
+};
+
 }  // namespace kd::inline KD_ABI

@@ -57,8 +57,9 @@ struct conv2d : layer_base {
     if constexpr (!In.row) {
       static_assert(In.height + 2 * Options.padding >= Kernel,
                     "kd::nn::conv2d: the incoming height plus padding must be at least the kernel");
-      static_assert(In.width + 2 * Options.padding >= Kernel,
-                    "kd::nn::conv2d: the incoming width plus padding must be at least the kernel");
+      if constexpr (In.height + 2 * Options.padding >= Kernel)
+        static_assert(In.width + 2 * Options.padding >= Kernel,
+                      "kd::nn::conv2d: the incoming width plus padding must be at least the kernel");
     }
   }
   static constexpr auto parameters(shape in) {

@@ -1,10 +1,12 @@
 /// What a layer is: a type with static members, bound to no shape and no device.
 ///
-/// A layer of your own needs `output`, `forward` and `backward`; everything else has a default in `layer_base`. It sees
-/// activations in the device's layout: elementwise layers work on the flat range, others ask the device for an index.
+/// A layer of your own derives from `layer_base` and needs `output`, `forward` and `backward`; everything else has a
+/// default. `output` gives the empty shape for an input that the layer does not accept. It sees activations in the
+/// device's layout: elementwise layers work on the flat range, others ask the device for an index.
 #pragma once
 
 #include <array>
+#include <concepts>
 #include <cstddef>
 #include <cstdint>
 #include <string>
@@ -109,6 +111,12 @@ struct layer_base {
   static constexpr std::size_t scratch(shape, fusion, std::size_t /*batch*/) {
     return 0;
   }
+};
+
+/// Whether a network may hold T. Its forward and backward are templates over the device and cannot be asked for here.
+template <class T>
+concept layer_type = std::derived_from<T, layer_base> && requires(shape in) {
+  { T::output(in) } -> std::same_as<shape>;
 };
 
 }  // namespace kd::inline KD_ABI::nn

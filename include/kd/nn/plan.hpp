@@ -7,11 +7,13 @@
 
 #include <array>
 #include <cstddef>
+#include <type_traits>
 #include <utility>
 
 #include "kd/core/memory_plan.hpp"
 #include "kd/core/type_list.hpp"
 #include "kd/nn/activation.hpp"
+#include "kd/nn/checks.hpp"
 #include "kd/nn/layer.hpp"
 #include "kd/nn/sequential.hpp"
 
@@ -54,7 +56,7 @@ namespace detail {
 // ---- the leaves of a model, as one flat list of types -------------------------------------------------------------
 template <class Item>
 struct leaves {
-  using type = type_list<Item>;
+  using type = type_list<leaf<Item>>;
 };
 template <class... Items>
 using leaves_of = decltype((type_list<>{} + ... + typename leaves<Items>::type{}));
@@ -81,6 +83,12 @@ struct leaves<residual<main_path<Main...>, shortcut<Short...>>> {
 };
 
 // ---- the trace ----------------------------------------------------------------------------------------------------
+/// A nested network whose declared input is not what comes in there.
+struct input_conflict {
+  short_name name;
+  shape declared, incoming;
+};
+
 template <std::size_t Nodes>
 struct tracer {
   std::array<node, Nodes> nodes{};
@@ -91,6 +99,15 @@ struct tracer {
   std::size_t parameters = 0, state = 0;      // floats of the flat buffers
   std::size_t trainable = 0, statistics = 0;  // floats in tensors
   std::size_t random_layers = 0, tensors = 0;
+  bool sound = true;  // every shape is known, and shapes that must be equal are
+  bool has_conflict = false;
+  input_conflict conflict;
+
+  /// Nothing after this place has a shape that could be checked.
+  constexpr void give_up() {
+    sound = false;
+    current_shape = {};
+  }
 
   template <class Layer>
   constexpr node& append(const short_name& name) {
@@ -104,7 +121,7 @@ struct tracer {
     n.parameters = parameters;
     n.state = state;
     n.tensors = tensors;
-    if (n.in.channels > 0) {
+    if (n.out.size() > 0) {
       for (const parameter& p : Layer::parameters(n.in)) {
         (p.trainable ? n.trainable : n.statistics) += p.size();
         (p.trainable ? parameters : state) += aligned_floats(p.size());
@@ -117,6 +134,7 @@ struct tracer {
     if constexpr (Layer::draws_random) n.random_layer = random_layers++;
     current = n.output;
     current_shape = n.out;
+    if (n.out.size() == 0) give_up();
     return n;
   }
 };
@@ -135,7 +153,7 @@ template <class Item>
 struct tracing {
   template <class Tracer>
   static constexpr void trace(Tracer& t, const short_name& name) {
-    t.template append<Item>(name);
+    t.template append<leaf<Item>>(name);
   }
 };
 
@@ -163,6 +181,14 @@ template <class Input, class... Items>
 struct tracing<sequential<Input, Items...>> {
   template <class Tracer>
   static constexpr void trace(Tracer& t, const short_name& name) {
+    constexpr shape declared = sequential<Input, Items...>::input;
+    if (t.current_shape.size() == 0) {
+      t.give_up();
+    } else if (!(declared == t.current_shape)) {
+      t.has_conflict = true;
+      t.conflict = {name, declared, t.current_shape};
+      t.give_up();
+    }
     trace_children<Items...>(t, name);
   }
 };
@@ -201,10 +227,28 @@ struct tracing<residual<main_path<Main...>, shortcut<Short...>>> {
     trace_children<Main...>(t, name);
     node& sum = t.template append<add>(child(name, "add"));
     sum.second = side;
-    // Shapes that differ are reported by check_shapes; the sum keeps the shape of the shortcut for that.
-    if (!(side_shape == sum.in)) sum.out = side_shape;
+    // Shapes that differ are reported by check_layer; the sum keeps the shape of the shortcut for that.
+    if (!(side_shape == sum.in)) {
+      sum.out = side_shape;
+      t.give_up();
+    }
   }
 };
+
+template <class Model>
+constexpr auto trace_of() {
+  tracer<leaves<Model>::type::size> t;
+  t.current_shape = input_of<Model>();
+  tracing<Model>::trace(t, short_name{});
+  return t;
+}
+/// The trace of a model that has an error, which is reported: as if it had no layers.
+template <class Model>
+constexpr auto empty_trace() {
+  tracer<0> t;
+  t.current_shape = input_of<Model>();
+  return t;
+}
 
 // ---- fusion -------------------------------------------------------------------------------------------------------
 /// Merges what follows a layer into it: conv+relu(+2x2 max pool), linear+relu, batch norm(+add)(+relu).
@@ -266,21 +310,43 @@ constexpr void order_gradients(std::array<node, N>& nodes) {
 
 }  // namespace detail
 
-/// Everything that is known of `Model` at compile time.
+/// Everything that is known of `Model` at compile time. Using it checks every shape of the model.
 template <class Model>
 struct plan_of {
-  using layers = typename detail::leaves<Model>::type;
+ private:
+  static constexpr auto as_written = detail::trace_of<Model>();
+  /// Instantiates every check of the model: an error of it is a static_assert that fails here.
+  template <std::size_t... I>
+  static constexpr bool checked(std::index_sequence<I...>) {
+    detail::check_network<Model>();
+    (check_node<I>(), ...);
+    if constexpr (as_written.has_conflict) {
+      constexpr detail::input_conflict c = as_written.conflict;
+      detail::check_nested_input<printed_name<c.name.size>(c.name), c.declared, c.incoming>();
+    }
+    return as_written.sound;
+  }
+  template <std::size_t I>
+  static constexpr void check_node() {
+    constexpr node n = as_written.nodes[I];
+    if constexpr (n.in.size() > 0)
+      detail::check_layer<printed_name<n.name.size>(n.name), type_at<I, typename detail::leaves<Model>::type>, n.in,
+                          n.out>();
+  }
+  static constexpr bool sound = checked(std::make_index_sequence<detail::leaves<Model>::type::size>{});
+
+ public:
+  /// The layers in order; none where the model has an error, so that nothing else is reported.
+  using layers = std::conditional_t<sound, typename detail::leaves<Model>::type, type_list<>>;
   static constexpr std::size_t node_count = layers::size;
 
  private:
-  template <std::size_t... I>
-  static constexpr auto trace(std::index_sequence<I...>) {
-    detail::tracer<node_count> t;
-    t.current_shape = Model::input;
-    detail::tracing<Model>::trace(t, short_name{});
-    return t;
-  }
-  static constexpr auto traced = trace(std::make_index_sequence<node_count>{});
+  static constexpr auto traced = [] {
+    if constexpr (sound)
+      return as_written;
+    else
+      return detail::empty_trace<Model>();
+  }();
   static constexpr auto pools_2x2 = []<class... Layers>(type_list<Layers...>) {
     std::array<bool, node_count> small{};
     std::size_t i = 0;
@@ -296,27 +362,6 @@ struct plan_of {
     return small;
   }(layers{});
 
-  template <std::size_t I>
-  static constexpr void check_layer() {
-    constexpr node n = traced.nodes[I];
-    if constexpr (n.in.channels > 0) {
-      type_at<I, layers>::template check<n.in>();
-      if constexpr (n.kind == layer_kind::add) {
-        static_assert(n.in.channels == n.out.channels,
-                      "kd::nn::residual: the channels of the main path must equal those of the shortcut");
-        static_assert(n.in.height == n.out.height,
-                      "kd::nn::residual: the height of the main path must equal that of the shortcut");
-        static_assert(n.in.width == n.out.width,
-                      "kd::nn::residual: the width of the main path must equal that of the shortcut");
-      }
-    }
-  }
-  template <std::size_t... I>
-  static constexpr bool check_shapes(std::index_sequence<I...>) {
-    (check_layer<I>(), ...);
-    return true;
-  }
-
  public:
   template <std::size_t I>
   using layer = type_at<I, layers>;
@@ -329,7 +374,7 @@ struct plan_of {
     return all;
   }();
   static constexpr std::size_t value_count = node_count + 1;
-  static constexpr shape input = Model::input;
+  static constexpr shape input = detail::input_of<Model>();
   static constexpr shape output = traced.current_shape;
   static constexpr std::size_t output_value = traced.current;
   /// The shape of a value (0: the input).
@@ -339,9 +384,8 @@ struct plan_of {
     return input;
   }
 
-  /// Trainable floats, and running statistics. Asking for the first checks every shape of the model.
-  static constexpr std::size_t parameter_count =
-      (check_shapes(std::make_index_sequence<node_count>{}), traced.trainable);
+  /// Trainable floats, and running statistics.
+  static constexpr std::size_t parameter_count = as_written.trainable;
   static constexpr std::size_t state_count = traced.statistics;
   /// Floats of the flat buffers that hold them. Every tensor begins at a multiple of 16 bytes; the floats between two
   /// tensors are 0 and stay so.

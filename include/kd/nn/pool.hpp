@@ -29,7 +29,7 @@ struct max_pool2d : layer_base {
             .padding = padding};
   }
   static constexpr shape output(shape in) {
-    if (in.row || in.height + 2 * padding < Kernel || in.width + 2 * padding < Kernel) return {};
+    if (in.row || stride == 0 || in.height + 2 * padding < Kernel || in.width + 2 * padding < Kernel) return {};
     return geometry(in).out();
   }
   template <shape In>
@@ -40,8 +40,9 @@ struct max_pool2d : layer_base {
     if constexpr (!In.row) {
       static_assert(In.height + 2 * padding >= Kernel,
                     "kd::nn::max_pool2d: the incoming height plus padding must be at least the kernel");
-      static_assert(In.width + 2 * padding >= Kernel,
-                    "kd::nn::max_pool2d: the incoming width plus padding must be at least the kernel");
+      if constexpr (In.height + 2 * padding >= Kernel)
+        static_assert(In.width + 2 * padding >= Kernel,
+                      "kd::nn::max_pool2d: the incoming width plus padding must be at least the kernel");
     }
   }
   static std::string settings() { return text("kernel ", Kernel, ", stride ", stride, ", padding ", padding); }

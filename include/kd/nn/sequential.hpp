@@ -4,6 +4,8 @@
 /// a sequential, or by the name that as<> or named<> gives, so that "features.0.weight" means the same here and there.
 #pragma once
 
+#include <concepts>
+
 #include "kd/core/shape.hpp"
 #include "kd/core/static_text.hpp"
 
@@ -25,10 +27,23 @@ struct row {
 
 namespace kd::inline KD_ABI::nn {
 
-/// A network: an input and the layers that it goes through.
+/// What a network begins with: kd::image or kd::row, or a type of your own with the shape of one sample.
+template <class T>
+concept network_input = requires {
+  { T::value } -> std::convertible_to<shape>;
+};
+
+/// A network: an input and the layers that it goes through. Inside another network it is a block, whose input must be
+/// what comes in there.
 template <class Input, class... Layers>
 struct sequential {
-  static constexpr shape input = Input::value;
+  /// Empty where Input is no input, which the plan reports.
+  static constexpr shape input = [] {
+    if constexpr (network_input<Input>)
+      return Input::value;
+    else
+      return shape{};
+  }();
 };
 
 /// Layers one after another inside a network; children are named by position: "0", "1", ...
