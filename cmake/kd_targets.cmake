@@ -10,6 +10,8 @@ set(kd_sanitizers -fsanitize=address,undefined -fno-sanitize-recover=all -fno-om
 function(kd_own target)
   target_compile_options(${target} PRIVATE "$<$<COMPILE_LANGUAGE:CXX>:${kd_warnings};${kd_native_flag}>"
                                            "$<$<COMPILE_LANGUAGE:CUDA>:${kd_cuda_warnings}>")
+  # Whoever builds kd without optimisation knows it.
+  target_compile_definitions(${target} PRIVATE KD_NO_OPTIMISATION_NOTE)
   if(kd_native_flag)
     target_compile_options(${target} PRIVATE "$<$<COMPILE_LANGUAGE:CUDA>:-Xcompiler=${kd_native_flag}>")
   endif()

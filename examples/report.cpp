@@ -298,18 +298,10 @@ void run_all(const settings& s, const kd::data::dataset& set, Device& d, report:
   all.leave_out_others();  // once more: a teacher may have changed
 }
 
-std::string describe(const kd::cpu::device& d) {
-  return kd::text("cpu (", kd::instruction_set, "), ", d.threads().threads, " threads");
-}
-template <class Device>
-std::string describe(const Device& d) {
-  return d.description();
-}
-
 template <class Device>
 void run_report(const settings& s, const kd::data::dataset& set, Device& d) {
   std::fprintf(stderr, "data: %s, %zu training and %zu test images of %zu classes; device: %s\n", set.name.c_str(),
-               set.train.size(), set.test.size(), set.classes, describe(d).c_str());
+               set.train.size(), set.test.size(), set.classes, d.description().c_str());
   fs::create_directories(s.out);
   report::results done(fs::path(s.out) / "results.json");
   if (set.classes == 10)

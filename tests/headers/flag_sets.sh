@@ -41,7 +41,7 @@ while read -r name width fma flags; do
     continue
   fi
   # shellcheck disable=SC2086
-  if "$compiler" -std=c++20 -fsyntax-only -Werror $flags -DNAME="\"$name\"" -DWIDTH="$width" -DFMA="$fma" "$@" \
+  if "$compiler" -std=c++20 -fsyntax-only -Werror -DKD_NO_OPTIMISATION_NOTE $flags -DNAME="\"$name\"" -DWIDTH="$width" -DFMA="$fma" "$@" \
     "$work/probe.cpp"; then
     echo "$flags: $name, $width floats, FMA $fma"
   else

@@ -22,7 +22,7 @@ configure() {  # configure SOURCE ARGUMENT...
   }
 }
 
-build_and_run() {
+build_and_run() {  # build_and_run [native]: native where the project asks for kd::native
   "$cmake" --build "$scratch/build" --target downstream >"$scratch/build.log" 2>&1 || {
     cat "$scratch/build.log"
     fail "does not build"
@@ -33,11 +33,28 @@ build_and_run() {
     "kd "*) ;;
     *) fail "the program did not print kd's version" ;;
   esac
-  # kd's own flags must not reach the projects of others.
-  if grep -E -e '-march=|-Werror|-fsanitize|-ffast-math' "$scratch/build/compile_commands.json"; then
+  # kd's own flags must not reach the projects of others; kd::native brings the one that it is for.
+  if grep -E -e '-Werror|-fsanitize|-ffast-math' "$scratch/build/compile_commands.json"; then
     fail "kd::kd brought the flags above"
   fi
+  if [ "${1:-}" = native ] && [ "$native_works" = yes ]; then
+    grep -q -e '-march=native' "$scratch/build/compile_commands.json" || fail "kd::native did not bring -march=native"
+  elif grep -e '-march=' "$scratch/build/compile_commands.json"; then
+    fail "kd::kd brought the flag above"
+  elif "$compiler" -dM -E -x c++ /dev/null | grep -q __SSE2__ && ! "$compiler" -dM -E -x c++ /dev/null | grep -q __AVX2__; then
+    case $said in *"baseline instruction set"*) ;; *) fail "the device does not say that it uses the baseline" ;; esac
+  fi
+  # Who compiles without optimisation is told, once a file and by the program itself.
+  if grep -q 'CMAKE_BUILD_TYPE:[A-Z]*=Debug' "$scratch/build/CMakeCache.txt"; then
+    grep -q 'kd is compiled without optimisation' "$scratch/build.log" || fail "no word of the missing optimisation"
+    case $said in *"not optimised"*) ;; *) fail "the device does not say that it is not optimised" ;; esac
+  else
+    grep 'without optimisation' "$scratch/build.log" && fail "the message above was given with optimisation"
+    case $said in *"not optimised"*) fail "the device says that it is not optimised" ;; esac
+  fi
 }
+native_works=no
+if : | "$compiler" -march=native -fsyntax-only -x c++ - 2>/dev/null; then native_works=yes; fi
 
 # The one source of the version.
 version=$(sed -nE 's/^#define KD_VERSION_(MAJOR|MINOR|PATCH) ([0-9]+)$/\2/p' "$source/include/kd/core/abi.hpp" | paste -sd .)
@@ -78,7 +95,7 @@ case $case in
   install)
     "$cmake" --install "$build" --prefix "$scratch/prefix" >"$scratch/install.log"
     configure "$source/examples/downstream" -DCMAKE_PREFIX_PATH="$scratch/prefix"
-    build_and_run
+    build_and_run native
     grep -rn -e "$source" -e "$build" "$scratch/prefix" && fail "the files above name the machine that installed them"
     [ -s "$scratch/prefix/share/licenses/kd/LICENSE" ] || fail "the licence is not installed"
     # Every header, and nothing but headers.
@@ -93,16 +110,19 @@ case $case in
     "$cmake" --install "$build" --prefix "$scratch/first" >"$scratch/install.log"
     mv "$scratch/first" "$scratch/moved"
     configure "$source/examples/downstream" -DCMAKE_PREFIX_PATH="$scratch/moved"
-    build_and_run
+    build_and_run native
     ;;
   destdir)
     DESTDIR="$scratch/stage" "$cmake" --install "$build" --prefix /opt/kd >"$scratch/install.log"
-    configure "$source/examples/downstream" -DCMAKE_PREFIX_PATH="$scratch/stage/opt/kd"
-    build_and_run
+    # Without a build type the example takes Release, here with less optimisation: it compiles sooner.
+    configure "$source/examples/downstream" -DCMAKE_PREFIX_PATH="$scratch/stage/opt/kd" -DCMAKE_BUILD_TYPE= \
+      -DCMAKE_CXX_FLAGS_RELEASE=-O1
+    grep -q 'CMAKE_BUILD_TYPE:[A-Z]*=Release' "$scratch/build/CMakeCache.txt" || fail "the default build type is not Release"
+    build_and_run native
     ;;
   add_subdirectory | fetch_content)
     configure "$here/$case" -DKD_SOURCE="$source"
-    build_and_run
+    if [ "$case" = fetch_content ]; then build_and_run native; else build_and_run; fi
     # A subproject installs nothing and builds nothing of its own.
     "$cmake" --install "$scratch/build" --prefix "$scratch/prefix" >"$scratch/install.log" 2>&1 || true
     [ -z "$(find "$scratch/prefix" -name '*.hpp' 2>/dev/null)" ] || fail "kd as a subproject installed its headers"
@@ -110,7 +130,7 @@ case $case in
     ;;
   build_tree)
     configure "$source/examples/downstream" -Dkd_DIR="$build"
-    build_and_run
+    build_and_run native
     ;;
   version_rejected)
     "$cmake" --install "$build" --prefix "$scratch/prefix" >"$scratch/install.log"

@@ -5,6 +5,7 @@
 #include <array>
 #include <cstring>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "kd/backend/device.hpp"
@@ -21,6 +22,7 @@
 #include "kd/cpu/parallel.hpp"
 #include "kd/cpu/pool.hpp"
 #include "kd/cpu/rows.hpp"
+#include "kd/cpu/simd.hpp"
 #include "kd/loss/loss_meter.hpp"
 #include "kd/optim/factors.hpp"
 
@@ -40,6 +42,13 @@ class device {
   }
 
   static constexpr const char* name = "cpu";
+  /// "cpu (avx512), 2 threads"; says where it could be many times faster: "cpu (sse2: baseline instruction set), 2
+  /// threads, not optimised".
+  std::string description() const {
+    constexpr bool baseline = native_width == 4 && !has_fma;
+    return text("cpu (", instruction_set, baseline ? ": baseline instruction set" : "", "), ", par_.threads, " threads",
+                KD_OPTIMISED ? "" : ", not optimised");
+  }
   /// Whether images lie as floats, which layers of your own rely on.
   static constexpr bool images_are_float() { return true; }
   const parallel& threads() const { return par_; }
