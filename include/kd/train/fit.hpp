@@ -2,13 +2,14 @@
 #pragma once
 
 #include <algorithm>
-#include <filesystem>
 #include <optional>
 #include <string>
 #include <tuple>
 #include <type_traits>
 #include <vector>
 
+#include "kd/io/file.hpp"
+#include "kd/io/file_lock.hpp"
 #include "kd/io/metrics_log.hpp"
 #include "kd/train/evaluate.hpp"
 #include "kd/train/resume.hpp"
@@ -19,16 +20,21 @@ namespace kd::inline KD_ABI::train {
 namespace detail {
 
 /// The files of one run: resumes from settings().checkpoint where that file exists, saves to it and logs after every
-/// epoch. The recipe is worked out once, and only where there is a checkpoint.
+/// epoch. Both are locked until the end: a second run with the same files is refused. The recipe is worked out once,
+/// and only where there is a checkpoint.
 template <class Trainer>
 class run_files {
  public:
   explicit run_files(Trainer& trainer) : trainer_(trainer), settings_(trainer.settings()) {
-    if (!settings_.checkpoint.empty()) recipe_ = recipe_of(trainer);
-    if (!settings_.checkpoint.empty() && std::filesystem::exists(settings_.checkpoint))
-      load_state(trainer, settings_.checkpoint, recipe_);
-    // Lines of epochs that the checkpoint does not hold are dropped: they will be written again.
-    if (!settings_.log.empty()) log_ = io::metrics_log::resume(settings_.log, trainer.history().size());
+    if (!settings_.checkpoint.empty()) {
+      lock_ = io::file_lock::of(settings_.checkpoint);
+      recipe_ = recipe_of(trainer);
+      if (io::file_exists(settings_.checkpoint)) load_state(trainer, settings_.checkpoint, recipe_);
+    }
+    if (settings_.log.empty()) return;
+    std::vector<io::json> done;
+    for (const epoch_record& record : trainer.history()) done.push_back(to_json(record));
+    log_ = io::metrics_log::resume(settings_.log, done);
   }
   bool done() const { return trainer_.history().size() >= settings_.epochs; }
   void keep(const epoch_record& record) {
@@ -40,13 +46,15 @@ class run_files {
   Trainer& trainer_;
   const options& settings_;
   io::json recipe_;
+  std::optional<io::file_lock> lock_;
   std::optional<io::metrics_log> log_;
 };
 
 }  // namespace detail
 
 /// Runs all epochs of a trainer that are still to do: resumes from settings().checkpoint where that file exists, saves
-/// to it and logs after every epoch. Returns the record of all epochs.
+/// to it and logs after every epoch. Returns the record of all epochs. Throws file_error where another run, of this or
+/// another process, has the checkpoint or the log in use.
 template <class Trainer>
 std::vector<epoch_record> run(Trainer& trainer) {
   detail::run_files files(trainer);
