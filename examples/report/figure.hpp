@@ -3,7 +3,6 @@
 
 #include <array>
 #include <cstdio>
-#include <cstdlib>
 #include <filesystem>
 #include <map>
 #include <string>
@@ -51,11 +50,7 @@ inline bool draw_figure(const std::filesystem::path& folder, const results& done
   script +=
       "set terminal pngcairo size 1440,810 background \"white\" font \"sans,15\"\nset output \"figure1.png\"\nreplot\n";
   kd::io::write_file(base + ".gp", script);
-  // Quoted for the shell; an output folder may hold any character.
-  std::string quoted = "'";
-  for (const char c : folder.string()) quoted += c == '\'' ? std::string("'\\''") : std::string(1, c);
-  quoted += "'";
-  return std::system(("cd " + quoted + " && gnuplot figure1.gp").c_str()) == 0;
+  return kd::io::run_program({"gnuplot", "figure1.gp"}, folder.string()) == 0;
 }
 
 }  // namespace report

@@ -5,6 +5,7 @@
 #include <filesystem>
 #include <fstream>
 #include <string>
+#include <vector>
 
 #include "support/catch.hpp"
 #include "support/folder.hpp"
@@ -88,6 +89,54 @@ TEST_CASE("cifar: class names come from the file when it is there", "[data][cifa
   write(temporary.path() / "batches.meta.txt", "zero\none\n");
   const std::string got = kd_test::message_of<kd::file_error>([&] { (void)kd::data::load_cifar10(temporary.path()); });
   CHECK(has(got, (temporary.path() / "batches.meta.txt").string() + ": expected the names of 10 classes, got 2; "));
+}
+
+TEST_CASE("cifar: class names may hold spaces, one name a line", "[data][cifar]") {
+  const kd_test::folder temporary;
+  write_cifar10(temporary.path());
+  write(temporary.path() / "batches.meta.txt",
+        "air plane\r\n  one\r\ntwo\n\nthree\nfour\nfive\nsix\nseven\neight\t\nthe last one");
+  const kd::data::dataset set = kd::data::load_cifar10(temporary.path());
+  CHECK(set.class_names == std::vector<std::string>{"air plane", "one", "two", "three", "four", "five", "six", "seven",
+                                                    "eight", "the last one"});
+}
+
+TEST_CASE("cifar: the Python version is recognised, and the message says what to do", "[data][cifar]") {
+  for (const char* inside : {"", "cifar-10-batches-py/"}) {
+    const kd_test::folder temporary;
+    for (const char* file : {"data_batch_1", "test_batch", "batches.meta"})
+      write(temporary / (inside + std::string(file)), "x");
+    const std::string got = kd_test::message_of<kd::file_error>([&] { (void)kd::data::load_cifar(temporary.path()); });
+    CHECK(has(got, "data_batch_1.bin: no such file; CIFAR-10 needs it: "));
+    CHECK(has(got, " holds the Python version of CIFAR-10 (data_batch_1), which kd does not read: "));
+    CHECK(has(got, "https://www.cs.toronto.edu/~kriz/cifar.html (CIFAR-10: with --download)"));
+  }
+  for (const char* inside : {"", "cifar-100-python/"}) {
+    const kd_test::folder temporary;
+    for (const char* file : {"train", "test", "meta"}) write(temporary / (inside + std::string(file)), "x");
+    const std::string got = kd_test::message_of<kd::file_error>([&] { (void)kd::data::load_cifar(temporary.path()); });
+    CHECK(has(got, " holds the Python version of CIFAR-100 (train)"));
+  }
+  const kd_test::folder folders;  // of images by split
+  fs::create_directory(folders / "train");
+  CHECK_FALSE(has(kd_test::message_of<kd::file_error>([&] { (void)kd::data::load_cifar(folders.path()); }), "Python"));
+}
+
+TEST_CASE("cifar: a folder holds the set where all of its files are there", "[data][cifar]") {
+  const kd_test::folder temporary, parent;
+  CHECK_FALSE(kd::data::holds_cifar10(temporary / "none"));
+  CHECK_FALSE(kd::data::holds_cifar10(temporary.path()));
+  write_cifar10(temporary.path());
+  CHECK(kd::data::holds_cifar10(temporary.path()));
+  fs::remove(temporary / "data_batch_5.bin");
+  CHECK_FALSE(kd::data::holds_cifar10(temporary.path()));
+  write_cifar10(parent.path() / "cifar-10-batches-bin");
+  CHECK(kd::data::holds_cifar10(parent.path()));
+  fs::remove(parent.path() / "cifar-10-batches-bin/test_batch.bin");
+  CHECK_FALSE(kd::data::holds_cifar10(parent.path()));
+  const kd_test::folder hundred;
+  write_cifar100(hundred.path());
+  CHECK_FALSE(kd::data::holds_cifar10(hundred.path()));
 }
 
 TEST_CASE("cifar: a missing folder or file is named with the remedy", "[data][cifar]") {

@@ -6,6 +6,7 @@
 #include <fstream>
 #include <string>
 
+#include "kd/data/open.hpp"
 #include "support/catch.hpp"
 #include "support/folder.hpp"
 #include "support/message.hpp"
@@ -36,7 +37,7 @@ kd::data::archive make_archive(const fs::path& in, cifar_set which, char shade) 
     write(in / folder / "test.bin", record);
   }
   const std::string file = (in / (folder + ".tar.gz")).string();
-  REQUIRE(kd::data::detail::run_program({"tar", "-czf", file, "-C", in.string(), folder}) == 0);
+  REQUIRE(kd::io::run_program({"tar", "-czf", file, "-C", in.string(), folder}) == 0);
   const kd::io::file_digests digests = kd::io::digest_file(file);
   return {"file://" + file, digests.sha256, digests.md5};
 }
@@ -140,6 +141,32 @@ TEST_CASE("download: without curl the message says how to get it", "[data][downl
   setenv("PATH", path.c_str(), 1);
   CHECK(holds(got, "curl: cannot be started"));
   CHECK(holds(got, "apt install curl"));
+}
+
+TEST_CASE("download: what a killed process left is removed, and a second process at work is named",
+          "[data][download]") {
+  const kd_test::folder source, home;
+  const kd::data::archive archive = make_archive(source.path(), cifar_set::cifar10, 'a');
+  write(home.path() / ".kd-download/archive.tar.gz", "a rest");
+  download_cifar(cifar_set::cifar10, home.path(), archive);
+  CHECK(entries(home.path()) == 1);
+  const kd::io::file_lock other(home / ".kd-download.lock", "", "");
+  CHECK(has(message([&] { download_cifar(cifar_set::cifar10, home.path(), archive); }),
+            home.path().string() + ": is in use by process "));
+}
+
+TEST_CASE("download: open fetches nothing where the set is there", "[data][download]") {
+  const kd_test::folder source, home, empty;
+  const kd::data::archive mine = make_archive(source.path(), cifar_set::cifar10, 'a');
+  download_cifar(cifar_set::cifar10, home.path(), mine);
+  const std::string path = getenv("PATH"), set = (home.path() / "cifar-10-batches-bin").string();
+  setenv("PATH", empty.path().c_str(), 1);  // curl would not be found
+  for (const std::string& folder : {home.path().string(), set})
+    CHECK(kd::data::open({.folder = folder, .download = true}).train.size() == 5);
+  fs::remove(set + "/data_batch_2.bin");
+  CHECK(has(message([&] { (void)kd::data::open({.folder = home.path().string(), .download = true}); }),
+            "curl: cannot be started"));
+  setenv("PATH", path.c_str(), 1);
 }
 
 TEST_CASE("download: a folder that cannot be written is named", "[data][download]") {

@@ -3,6 +3,7 @@
 /// Krizhevsky: Learning multiple layers of features from tiny images. Technical report, Toronto 2009.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
@@ -10,7 +11,6 @@
 #include <string>
 #include <string_view>
 #include <system_error>
-#include <utility>
 #include <vector>
 
 #include "kd/core/abi.hpp"
@@ -26,6 +26,9 @@ dataset load_cifar10(const std::filesystem::path& dir);
 
 /// Loads CIFAR-100 with its 100 fine labels from `dir`, or from `dir`/cifar-100-binary; errors as load_cifar10.
 dataset load_cifar100(const std::filesystem::path& dir);
+
+/// Whether load_cifar10(dir) finds all the files of the set; it does not open them.
+bool holds_cifar10(const std::filesystem::path& dir);
 
 /// Loads whichever of the two `dir` holds (CIFAR-10 when it holds both folders); errors as load_cifar10.
 dataset load_cifar(const std::filesystem::path& dir);
@@ -46,7 +49,8 @@ inline constexpr std::string_view cifar100_names =
 /// What tells the two sets apart on disk.
 struct cifar_layout {
   std::string_view name, folder, names_file, known_names;
-  std::size_t classes, coarse_classes;  // coarse_classes 0: a record has no coarse label
+  std::string_view python_folder, python_file;  // of the version that is made of Python's pickles
+  std::size_t classes, coarse_classes;          // coarse_classes 0: a record has no coarse label
   std::vector<std::string_view> train_files;
   std::string_view test_file;
 
@@ -59,13 +63,17 @@ inline cifar_layout cifar10_layout() {
           "cifar-10-batches-bin",
           "batches.meta.txt",
           cifar10_names,
+          "cifar-10-batches-py",
+          "data_batch_1",
           10,
           0,
           {"data_batch_1.bin", "data_batch_2.bin", "data_batch_3.bin", "data_batch_4.bin", "data_batch_5.bin"},
           "test_batch.bin"};
 }
 inline cifar_layout cifar100_layout() {
-  return {"CIFAR-100", "cifar-100-binary", "fine_label_names.txt", cifar100_names, 100, 20, {"train.bin"}, "test.bin"};
+  return {
+      "CIFAR-100",   "cifar-100-binary", "fine_label_names.txt", cifar100_names, "cifar-100-python", "train", 100, 20,
+      {"train.bin"}, "test.bin"};
 }
 
 inline bool has_file(const std::filesystem::path& path) {
@@ -75,6 +83,28 @@ inline bool has_file(const std::filesystem::path& path) {
 /// Whether `dir` itself holds the set's files, all or some of them.
 inline bool holds(const std::filesystem::path& dir, const cifar_layout& layout) {
   return has_file(dir / layout.train_files[0]) || has_file(dir / layout.test_file);
+}
+
+/// Whether all files of the set are in this folder.
+inline bool is_complete(const std::filesystem::path& folder, const cifar_layout& layout) {
+  const auto there = [&](std::string_view file) { return has_file(folder / file); };
+  return std::all_of(layout.train_files.begin(), layout.train_files.end(), there) && there(layout.test_file);
+}
+
+/// What to do where a file of the set is missing from `folder`, which was found in `dir`.
+inline std::string remedy_of_missing(const std::filesystem::path& dir, const std::filesystem::path& folder,
+                                     const cifar_layout& layout) {
+  for (const cifar_layout& any : {layout, cifar10_layout(), cifar100_layout()}) {
+    for (const std::filesystem::path& python : {folder, dir, dir / any.python_folder}) {
+      std::error_code ignored;
+      if (std::filesystem::is_regular_file(python / any.python_file, ignored))
+        return text(python.string(), " holds the Python version of ", any.name, " (", any.python_file,
+                    "), which kd does not read: fetch the binary version from "
+                    "https://www.cs.toronto.edu/~kriz/cifar.html (CIFAR-10: with --download)");
+    }
+  }
+  return text("pass the folder that holds ", layout.folder,
+              " (--data DIR or KD_DATA), or fetch the set with --download");
 }
 
 /// The folder with the set's files: dir/FOLDER, or dir itself.
@@ -89,17 +119,18 @@ inline std::filesystem::path cifar_folder(const std::filesystem::path& dir, cons
   return dir;
 }
 
-inline std::vector<std::string> split_words(std::string_view words) {
+/// What stands between the separators, without blanks at its ends; empty pieces are left out.
+inline std::vector<std::string> split_names(std::string_view names, char separator) {
+  constexpr std::string_view blanks = " \t\r\n";
   std::vector<std::string> out;
-  std::string word;
-  for (const char c : words) {
-    if (c != ' ' && c != '\n' && c != '\r' && c != '\t') {
-      word += c;
-    } else if (!word.empty()) {
-      out.push_back(std::exchange(word, {}));
-    }
+  while (!names.empty()) {
+    const std::size_t end = std::min(names.find(separator), names.size());
+    const std::string_view piece = names.substr(0, end);
+    names.remove_prefix(std::min(end + 1, names.size()));
+    const std::size_t first = piece.find_first_not_of(blanks);
+    if (first != std::string_view::npos)
+      out.emplace_back(piece.substr(first, piece.find_last_not_of(blanks) + 1 - first));
   }
-  if (!word.empty()) out.push_back(word);
   return out;
 }
 
@@ -120,7 +151,7 @@ inline std::vector<std::uint8_t> file_bytes(const std::filesystem::path& path, s
 
 /// Appends the records of one file to `out`.
 inline void read_cifar_file(const std::filesystem::path& path, const cifar_layout& layout, split& out) {
-  constexpr std::string_view remedy = "fetch the set again with --download, or copy the file anew";
+  constexpr std::string_view remedy = "remove it and fetch the set again with --download, or copy the file anew";
   const std::vector<std::uint8_t> bytes = file_bytes(path, remedy);
   const std::size_t record = layout.record_bytes(), count = bytes.size() / record;
   if (count == 0 || bytes.size() % record != 0) {
@@ -149,9 +180,10 @@ inline void read_cifar_file(const std::filesystem::path& path, const cifar_layou
 
 inline std::vector<std::string> cifar_class_names(const std::filesystem::path& folder, const cifar_layout& layout) {
   const std::filesystem::path path = folder / layout.names_file;
-  if (!has_file(path)) return split_words(layout.known_names);
+  if (!has_file(path)) return split_names(layout.known_names, ' ');
   const std::vector<std::uint8_t> bytes = file_bytes(path, "remove it to use the well-known names");
-  std::vector<std::string> names = split_words({reinterpret_cast<const char*>(bytes.data()), bytes.size()});
+  // One name a line, which may hold spaces.
+  std::vector<std::string> names = split_names({reinterpret_cast<const char*>(bytes.data()), bytes.size()}, '\n');
   if (names.size() != layout.classes) {
     throw file_error(text(path.string(), ": expected the names of ", layout.classes, " classes, got ", names.size(),
                           "; ", "the folder holds another set than ", layout.name,
@@ -176,8 +208,7 @@ inline dataset load_cifar_as(const std::filesystem::path& dir, const cifar_layou
   const auto require = [&](std::string_view file) {
     if (has_file(folder / file)) return folder / file;
     throw file_error(text((folder / file).string(), ": no such file; ", layout.name,
-                          " needs it: pass the folder that holds ", layout.folder,
-                          " (--data DIR or KD_DATA), or fetch the set with --download"));
+                          " needs it: ", remedy_of_missing(dir, folder, layout)));
   };
   for (const std::string_view file : layout.train_files) (void)require(file);
   (void)require(layout.test_file);
@@ -194,6 +225,12 @@ inline dataset load_cifar10(const std::filesystem::path& dir) {
 
 inline dataset load_cifar100(const std::filesystem::path& dir) {
   return detail::load_cifar_as(dir, detail::cifar100_layout(), detail::cifar10_layout(), "kd::data::load_cifar10");
+}
+
+inline bool holds_cifar10(const std::filesystem::path& dir) {
+  const detail::cifar_layout layout = detail::cifar10_layout();
+  std::error_code ignored;
+  return std::filesystem::is_directory(dir, ignored) && detail::is_complete(detail::cifar_folder(dir, layout), layout);
 }
 
 inline dataset load_cifar(const std::filesystem::path& dir) {

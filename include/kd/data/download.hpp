@@ -1,14 +1,10 @@
 /// Fetches the official CIFAR archives: curl and tar as child processes (no shell), checksums before unpacking.
 #pragma once
 
-#include <spawn.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
-#include <cerrno>
-#include <cstdlib>
-#include <cstring>
 #include <filesystem>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <system_error>
@@ -18,8 +14,8 @@
 #include "kd/core/error.hpp"
 #include "kd/data/cifar.hpp"
 #include "kd/io/checksum.hpp"
-
-extern "C" char** environ;
+#include "kd/io/file_lock.hpp"
+#include "kd/io/program.hpp"
 
 namespace kd::inline KD_ABI::data {
 
@@ -37,9 +33,9 @@ struct archive {
 archive official_archive(cifar_set which);
 
 /// Fetches, checks and unpacks an archive into `dir`/cifar-10-batches-bin or `dir`/cifar-100-binary, which then can be
-/// loaded. Works in a temporary folder inside `dir` and moves the finished set into place; a failure leaves what was
-/// there before and nothing else. Errors: file_error (no curl or tar, no connection, a checksum that differs, an
-/// archive without the set, no permission); argument_error without any checksum.
+/// loaded. Works in `dir`/.kd-download and moves the finished set into place; a failure leaves what was there before
+/// and nothing else. Errors: file_error (no curl or tar, no connection, a checksum that differs, an archive without the
+/// set, no permission, another process that fetches into `dir`); argument_error without any checksum.
 void download_cifar(cifar_set which, const std::filesystem::path& dir, const archive& from);
 
 /// The same from the official address.
@@ -62,29 +58,13 @@ inline archive official_archive(cifar_set which) {
 
 namespace detail {
 
-/// Runs a program of PATH and waits; its exit status, 128 + the signal that ended it, or file_error when it cannot
-/// start.
-inline int run_program(const std::vector<std::string>& arguments) {
-  std::vector<char*> argv;
-  for (const std::string& argument : arguments) argv.push_back(const_cast<char*>(argument.c_str()));
-  argv.push_back(nullptr);
-  pid_t child = 0;
-  if (const int code = posix_spawnp(&child, argv[0], nullptr, nullptr, argv.data(), environ); code != 0) {
-    throw file_error(text(arguments[0], ": cannot be started: ", std::strerror(code), "; install it (apt install ",
-                          arguments[0], "), or unpack the archive by hand and pass its folder"));
-  }
-  int status = 0;
-  while (waitpid(child, &status, 0) < 0) {
-    if (errno != EINTR)
-      throw file_error(text(arguments[0], ": cannot be waited for: ", std::strerror(errno), "; try again"));
-  }
-  const int exit_status = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
-  // Older C libraries report a missing program as exit status 127 of the child.
-  if (exit_status == 127) {
-    throw file_error(
-        text(arguments[0], ": cannot be started (exit status 127); install it (apt install ", arguments[0], ")"));
-  }
-  return exit_status;
+/// Runs a program and waits; its exit status. Throws file_error where it cannot be started.
+inline int run(const std::vector<std::string>& arguments) {
+  const int status = io::run_program(arguments);
+  if (status == io::not_started)
+    throw file_error(text(arguments[0], ": cannot be started; install it (apt install ", arguments[0],
+                          "), or unpack the archive by hand and pass its folder"));
+  return status;
 }
 
 /// What the exit status of curl means, as its manual has it.
@@ -113,29 +93,33 @@ inline std::string_view curl_failure(int status) {
   }
 }
 
-/// A new folder inside another, removed with all it holds at the end of its life.
-class temporary_folder {
+/// The folder DIR/.kd-download, removed with all it holds at the end of its life. One process at a time has it: what is
+/// there before was left by one that was killed.
+class download_folder {
  public:
-  explicit temporary_folder(const std::filesystem::path& parent) {
+  explicit download_folder(const std::filesystem::path& parent) : path_(parent / ".kd-download") {
     std::error_code status;
     std::filesystem::create_directories(parent, status);
-    std::string name = (parent / ".kd-download-XXXXXX").string();
-    if (status || mkdtemp(name.data()) == nullptr) {
-      throw file_error(text(parent.string(), ": cannot create a folder in it: ",
-                            status ? status.message() : std::strerror(errno), "; pass a folder that can be written"));
+    if (!status) {
+      lock_.emplace((parent / ".kd-download.lock").string(), parent.string(), "wait until it has fetched the set");
+      std::filesystem::remove_all(path_, status);
+      if (!status) std::filesystem::create_directory(path_, status);
     }
-    path_ = name;
+    if (status)
+      throw file_error(text(parent.string(), ": cannot create a folder in it: ", status.message(),
+                            "; pass a folder that can be written"));
   }
-  ~temporary_folder() {
+  ~download_folder() {
     std::error_code ignored;
     std::filesystem::remove_all(path_, ignored);
   }
-  temporary_folder(const temporary_folder&) = delete;
-  temporary_folder& operator=(const temporary_folder&) = delete;
+  download_folder(const download_folder&) = delete;
+  download_folder& operator=(const download_folder&) = delete;
   const std::filesystem::path& path() const { return path_; }
 
  private:
   std::filesystem::path path_;
+  std::optional<io::file_lock> lock_;
 };
 
 inline void fetch(const std::string& url, const std::string& file) {
@@ -143,7 +127,7 @@ inline void fetch(const std::string& url, const std::string& file) {
   curl.insert(curl.end(), {"--proto", "=https,http,file", "--proto-redir", "=https,http"});
   curl.push_back(isatty(STDERR_FILENO) ? "--progress-bar" : "--silent");
   curl.insert(curl.end(), {"--output", file, "--url", url});
-  if (const int status = run_program(curl); status != 0) {
+  if (const int status = run(curl); status != 0) {
     throw file_error(
         text(url, ": curl failed with exit status ", status, " (", curl_failure(status),
              "); check the address and the connection, or fetch it by hand, unpack it and pass its folder"));
@@ -172,12 +156,12 @@ inline void download_cifar(cifar_set which, const std::filesystem::path& dir, co
   }
   const detail::cifar_layout layout =
       which == cifar_set::cifar10 ? detail::cifar10_layout() : detail::cifar100_layout();
-  const detail::temporary_folder work(dir);
+  const detail::download_folder work(dir);
   const std::string file = (work.path() / "archive.tar.gz").string();
   detail::fetch(from.url, file);
   detail::check_digests(file, from);
   const std::vector<std::string> tar = {"tar", "-xzf", file, "-C", work.path().string(), "--no-same-owner"};
-  if (const int status = detail::run_program(tar); status != 0) {
+  if (const int status = detail::run(tar); status != 0) {
     throw file_error(text(from.url, ": tar failed with exit status ", status,
                           " on the fetched archive; it must be a .tar.gz, and the disk must have room for 180 MB"));
   }

@@ -19,6 +19,7 @@ struct source {
 };
 
 /// Loads CIFAR-10 or CIFAR-100 from the folder, or draws the synthetic set where neither folder nor KD_DATA is given.
+/// A folder that holds CIFAR-10 is never fetched again, nor anything in it replaced.
 inline dataset open(source from) {
   if (from.folder.empty())
     if (const char* folder = std::getenv("KD_DATA")) from.folder = folder;
@@ -27,7 +28,7 @@ inline dataset open(source from) {
       throw argument_error("kd::data::open: --download needs a folder to put the data in; give it with --data DIR");
     return synthetic_shapes(from.synthetic);
   }
-  if (from.download) {
+  if (from.download && !holds_cifar10(from.folder)) {
     archive official = official_archive(cifar_set::cifar10);
     if (!from.url.empty()) official.url = from.url;
     download_cifar(cifar_set::cifar10, from.folder, official);
