@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <stdlib.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -10,6 +11,8 @@
 #include <stdexcept>
 #include <string>
 
+#include "kd/core/utf8.hpp"
+#include "kd/train/display_width.hpp"
 #include "support/catch.hpp"
 
 using kd::train::progress;
@@ -97,7 +100,7 @@ TEST_CASE("progress: at most ten redraws and one clock read per batch", "[train]
 }
 
 TEST_CASE("progress: every width fits, narrow ones without a bar", "[train][progress]") {
-  for (std::size_t width = 0; width <= 200; ++width) {
+  for (std::size_t width = 1; width <= 200; ++width) {
     recorder out;
     {
       progress p(out.terminal(width), "SimpleNN", 10);
@@ -175,12 +178,53 @@ TEST_CASE("progress: pipes are plain, terminals respect NO_COLOR and TERM", "[tr
   };
   CHECK(detect("xterm", "").terminal);
   CHECK(detect("xterm", "").colour);
-  CHECK(detect("xterm", "").width == 57);
+  CHECK(detect("xterm", "").columns() == 57);
   CHECK(detect("xterm", "1").terminal);
   CHECK_FALSE(detect("xterm", "1").colour);
   CHECK_FALSE(detect("dumb", "").terminal);
+
+  // The bar follows a terminal that changes its width.
+  {
+    auto options = detect("xterm", "1");
+    options.seconds = fake_seconds;
+    progress p(options, "SimpleNN", 10);
+    p.begin_epoch(1, 10, 100);
+    std::size_t done = 0;
+    for (const unsigned short columns : {200, 30, 90}) {
+      const winsize changed{24, columns, 0, 0};
+      REQUIRE(::ioctl(slave, TIOCSWINSZ, &changed) == 0);
+      now += 1;
+      ++done;
+      p.batch(done, 10 * done, 1);
+      char drawn[1024];
+      const auto length = ::read(master, drawn, sizeof drawn);
+      REQUIRE(length > 0);
+      const std::string line(drawn, static_cast<std::size_t>(length));
+      const std::size_t width = line.find("\x1b[K") - 1;
+      CHECK(width <= columns - 1u);
+      CHECK(width >= std::min<std::size_t>(columns - 1u, 70));
+    }
+  }
+  CHECK(progress_options{.out = out.file}.columns() == 80);
   std::fclose(terminal);
   ::close(master);
+}
+
+TEST_CASE("progress: a name of wide letters is cut between letters and fits", "[train][progress]") {
+  for (std::size_t width = 1; width <= 120; ++width) {
+    recorder out;
+    {
+      progress p(out.terminal(width), "\u77e5\u8b58\u84b8\u7559e\u0301", 10);
+      p.begin_epoch(3, 391, 50000);
+      now += 3;
+      p.batch(390, 49920, 2.5);
+    }
+    const std::string content = out.content();
+    const std::string line = content.substr(1, content.find("\x1b[K") - 1);
+    CHECK(kd::detail::is_utf8(line));
+    CHECK(kd::train::display_width(line) <= (width > 1 ? width - 1 : 1));
+    if (width > 2) CHECK(kd::train::display_width(line) + 2 >= std::min<std::size_t>(width, 62));
+  }
 }
 
 TEST_CASE("progress: times are written as clocks", "[train][progress]") {

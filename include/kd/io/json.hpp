@@ -17,6 +17,7 @@
 
 #include "kd/core/abi.hpp"
 #include "kd/core/error.hpp"
+#include "kd/core/utf8.hpp"
 
 namespace kd::inline KD_ABI::io {
 
@@ -109,32 +110,8 @@ constexpr std::string_view name_of(json::kind k) {
 
 namespace detail {
 
-/// Length of the UTF-8 sequence at the start of the text (RFC 3629: no overlong forms, no surrogates), 0 if invalid.
-constexpr std::size_t utf8_length(std::string_view s) {
-  const auto byte = [&](std::size_t i) { return i < s.size() ? static_cast<unsigned char>(s[i]) : 0u; };
-  const auto continues = [&](std::size_t i) { return (byte(i) & 0xC0u) == 0x80u; };
-  const unsigned first = byte(0);
-  if (s.empty()) return 0;
-  if (first < 0x80) return 1;
-  if (first < 0xC2 || first > 0xF4 || !continues(1)) return 0;
-  if (first < 0xE0) return 2;
-  const unsigned second = byte(1);
-  if (first < 0xF0) {
-    if ((first == 0xE0 && second < 0xA0) || (first == 0xED && second > 0x9F)) return 0;
-    return continues(2) ? 3 : 0;
-  }
-  if ((first == 0xF0 && second < 0x90) || (first == 0xF4 && second > 0x8F)) return 0;
-  return continues(2) && continues(3) ? 4 : 0;
-}
-
-constexpr bool is_utf8(std::string_view s) {
-  while (!s.empty()) {
-    const std::size_t length = utf8_length(s);
-    if (length == 0) return false;
-    s.remove_prefix(length);
-  }
-  return true;
-}
+using kd::detail::is_utf8;
+using kd::detail::utf8_length;
 
 inline void append_utf8(std::string& out, std::uint32_t point) {
   const auto put = [&](std::uint32_t byte) { out += static_cast<char>(byte); };

@@ -15,6 +15,7 @@
 
 #include "kd/core/abi.hpp"
 #include "kd/core/error.hpp"
+#include "kd/train/display_width.hpp"
 
 namespace kd::inline KD_ABI::train {
 
@@ -29,11 +30,14 @@ struct progress_options {
   std::FILE* out = stderr;  ///< null shows nothing
   bool terminal = false;    ///< redraw one line in place; otherwise one line per epoch
   bool colour = false;      ///< ANSI colours, on a terminal
-  std::size_t width = 80;   ///< columns of the terminal
+  std::size_t width = 0;    ///< columns; 0: those that the terminal has at each redraw, 80 where it does not say
   clock_source seconds = steady_seconds;
 
-  /// What suits the file: a bar where it is a terminal (and TERM is not "dumb"), in its width, coloured unless NO_COLOR
-  /// is set and not empty (no-color.org).
+  /// The columns to draw in now.
+  std::size_t columns() const;
+
+  /// What suits the file: a bar where it is a terminal (and TERM is not "dumb"), coloured unless NO_COLOR is set and
+  /// not empty (no-color.org).
   static progress_options detect(std::FILE* out);
 };
 
@@ -96,9 +100,13 @@ inline progress_options progress_options::detect(std::FILE* out) {
   };
   result.terminal = ::isatty(::fileno(out)) == 1 && value_of("TERM") != "dumb";
   result.colour = result.terminal && value_of("NO_COLOR").empty();
-  winsize size{};
-  if (result.terminal && ::ioctl(::fileno(out), TIOCGWINSZ, &size) == 0 && size.ws_col > 0) result.width = size.ws_col;
   return result;
+}
+
+inline std::size_t progress_options::columns() const {
+  winsize size{};
+  if (width > 0) return width;
+  return ::ioctl(::fileno(out), TIOCGWINSZ, &size) == 0 && size.ws_col > 0 ? size.ws_col : 80;
 }
 
 inline void progress::begin_epoch(std::size_t epoch, std::size_t batches, std::size_t images) {
@@ -136,9 +144,9 @@ inline std::string progress::bar(std::size_t batches_done, std::size_t images_do
                                 detail::decimals(static_cast<double>(images_done) / (now - epoch_begin_), 0),
                                 " images/s, ", detail::clock_text(left), " left");
   // One column stays free: a full line would wrap on some terminals.
-  const std::size_t columns = options_.width > 1 ? options_.width - 1 : 1;
-  const std::size_t taken = head.size() + tail.size() + 2;
-  if (columns < taken + 4) return (head + tail.substr(1)).substr(0, columns);
+  const std::size_t columns = std::max<std::size_t>(options_.columns(), 2) - 1;
+  const std::size_t taken = display_width(head) + display_width(tail) + 2;
+  if (columns < taken + 4) return std::string(cut_to_width(head + tail.substr(1), columns));
   const std::size_t room = std::min<std::size_t>(columns - taken, 40);
   const auto full = static_cast<std::size_t>(share * static_cast<double>(room));
   const std::string_view on = options_.colour ? "\x1b[32m" : "", off = options_.colour ? "\x1b[0m" : "";
