@@ -34,12 +34,9 @@ class device {
   template <class T>
   using buffer = cpu::buffer<T>;
 
-  /// Uses all processors; or as many threads as given, at least 1.
+  /// Uses the threads that are worth having; or as many as given, 1 to parallel::most_threads, else argument_error.
   device() : device(parallel::available()) {}
-  explicit device(int threads) : par_{threads} {
-    if (threads < 1)
-      reject_argument("kd::cpu::device", "threads must be at least 1", threads, "pass --threads 1 or more");
-  }
+  explicit device(int threads) : par_(threads) {}
 
   static constexpr const char* name = "cpu";
   /// "cpu (avx512), 2 threads"; says where it could be many times faster: "cpu (sse2: baseline instruction set), 2

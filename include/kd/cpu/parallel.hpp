@@ -9,7 +9,9 @@
 #endif
 
 #include "kd/core/abi.hpp"
+#include "kd/core/error.hpp"
 #include "kd/core/shape.hpp"
+#include "kd/cpu/processor_quota.hpp"
 
 namespace kd::inline KD_ABI::cpu {
 
@@ -22,6 +24,19 @@ constexpr std::size_t blocks_of(std::size_t batch) { return (batch + lanes - 1) 
 /// How many threads a kernel may use. Work is cut into contiguous parts of the *output*, so that no sum is ever split
 /// by thread and results are bit-equal for any number of threads.
 struct parallel {
+  /// More than this is a mistake, and the OpenMP runtime ends the process where it cannot make them.
+  static constexpr int most_threads = 1024;
+
+  constexpr parallel() = default;
+  /// Throws argument_error unless 1 <= threads <= most_threads.
+  constexpr explicit parallel(int count) : threads(count) {
+    if (count < 1)
+      reject_argument("kd::cpu::parallel", "threads must be at least 1", count, "pass --threads 1 or more");
+    if (count > most_threads)
+      reject_argument("kd::cpu::parallel", text("threads must be at most ", most_threads), count,
+                      "pass --threads with the number of processors, or leave it out");
+  }
+
   int threads = 1;
 
   /// Calls part(begin, end, thread) once per thread over [0, count); runs inline where one thread suffices.
@@ -53,10 +68,15 @@ struct parallel {
     });
   }
 
-  /// The threads that this build can use at most: the processors OpenMP sees, or 1 without OpenMP.
+  /// The threads that are worth having: as many as OMP_NUM_THREADS, the processors that this process may run on and the
+  /// CPU quota of its cgroup allow, at least 1; 1 without OpenMP. Of a quota's fraction of a processor nothing is used:
+  /// threads that wait for one another at every kernel's end cannot share it.
   static int available() {
 #if defined(_OPENMP)
-    return omp_get_num_procs();
+    const double allowed =
+        std::min({static_cast<double>(omp_get_max_threads()), static_cast<double>(omp_get_num_procs()),
+                  processor_quota(), static_cast<double>(most_threads)});
+    return std::max(static_cast<int>(allowed), 1);
 #else
     return 1;
 #endif
