@@ -69,7 +69,8 @@ int main(int argc, char** argv) {
   app.add_option("--precision", s.precision, "of products on the GPU")
       ->check(CLI::IsMember({"fp32", "tf32", "bf16"}))
       ->capture_default_str();
-  app.add_option("--threads", s.threads, "processor threads")->capture_default_str();
+  app.add_option("--threads", s.threads, "processor threads; as many as are worth having unless given")
+      ->capture_default_str();
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& e) {

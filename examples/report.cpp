@@ -14,11 +14,13 @@
 #include <filesystem>
 #include <optional>
 #include <string>
+#include <system_error>
 #include <type_traits>
 #include <utility>
 #include <vector>
 
 #include "report/figure.hpp"
+#include "report/output_folder.hpp"
 #include "report/results.hpp"
 #include "report/runs.hpp"
 #include "report/tables.hpp"
@@ -49,9 +51,7 @@ class experiment {
         device_(d),
         done_(done),
         train_(kd::train::digest_of(set.train)),
-        test_(kd::train::digest_of(set.test)) {
-    for (const char* folder : {"weights", "state", "logs"}) fs::create_directories(fs::path(s.out) / folder);
-  }
+        test_(kd::train::digest_of(set.test)) {}
 
   /// Before anything is trained: what the folder holds of the wanted runs, and of the teachers that they need, must
   /// have been made with these settings and this data. Throws file_error that names each difference. With --restart
@@ -65,7 +65,7 @@ class experiment {
       if (!spec->distilled || done_.find(spec->id, seed) != nullptr) continue;
       if (std::find(needed.begin(), needed.end(), teacher) != needed.end()) continue;
       needed.insert(needed.begin(), teacher);
-      if (settings_.restart && (!differences(*teacher.spec, seed).empty() || !fs::exists(weights_of(teacher))))
+      if (settings_.restart && (!differences(*teacher.spec, seed).empty() || !kd::io::file_exists(weights_of(teacher))))
         forget(*teacher.spec, seed);
     }
     report::refusal refused;
@@ -177,7 +177,7 @@ class experiment {
   /// The same for a run that was stopped.
   void check_state(const report::run_spec& spec, std::uint64_t seed) const {
     const std::string path = options_of(spec, seed).checkpoint;
-    if (!fs::exists(path)) return;
+    if (!kd::io::file_exists(path)) return;
     try {
       const kd::io::json found = kd::train::state_recipe(kd::io::safetensors_file::open(path));
       const kd::io::json* const teacher = found.find("teacher");
@@ -190,7 +190,10 @@ class experiment {
 
   void forget(const report::run_spec& spec, std::uint64_t seed) {
     done_.remove(spec.id, seed);
-    fs::remove(options_of(spec, seed).checkpoint);
+    const std::string path = options_of(spec, seed).checkpoint;
+    std::error_code status;
+    fs::remove(path, status);
+    if (status) kd::io::reject_file(path, "remove", status.value());
   }
 
   template <class Model>
@@ -223,7 +226,8 @@ class experiment {
     result.made_with = kd::train::made_with(device_);
     result.weights = kd::train::network_identity(net);
     done_.add(std::move(result));
-    fs::remove(options.checkpoint);
+    std::error_code ignored;
+    fs::remove(options.checkpoint, ignored);
   }
 
   /// Trains the teacher of a seed if it is not there yet, and keeps its logits for the training set.
@@ -250,7 +254,7 @@ class experiment {
     const report::run_spec& spec = report::all_runs[0];
     const std::string path = weights_of({&spec, seed});
     const std::string remedy = kd::text("; restore it, or train the teacher anew: --only ", spec.id, " --restart");
-    if (!fs::exists(path)) throw kd::file_error(kd::text(path, ": the teacher's weights are missing", remedy));
+    if (!kd::io::file_exists(path)) throw kd::file_error(kd::text(path, ": the teacher's weights are missing", remedy));
     teacher_.emplace(device_, seed, pixels());
     kd::train::load_weights(*teacher_, path);
     if (kd::train::network_identity(*teacher_) != done_.find(spec.id, seed)->weights) {
@@ -278,6 +282,26 @@ bool named(const report::run_spec& spec, const std::string& name) {
   return name == spec.id || name == spec.model || (!spec.distilled && name == kd::text(spec.model, "-undistilled"));
 }
 
+bool is_known(const std::string& name) {
+  return std::any_of(report::all_runs.begin(), report::all_runs.end(),
+                     [&](const report::run_spec& spec) { return named(spec, name); });
+}
+
+std::string trimmed(const std::string& name) {
+  const std::size_t first = name.find_first_not_of(" \t\n");
+  return first == std::string::npos ? "" : name.substr(first, name.find_last_not_of(" \t\n") + 1 - first);
+}
+
+/// All names that --only takes.
+std::string names_of_runs() {
+  std::string names;
+  for (const report::run_spec& spec : report::all_runs) {
+    names += kd::text(names.empty() ? "" : ", ", spec.id);
+    if (!spec.distilled) names += kd::text(" (all of its runs), ", spec.model, "-undistilled");
+  }
+  return names;
+}
+
 bool wanted(const report::run_spec& spec, const settings& s) {
   if (s.demo && s.only.empty()) return &spec < &report::all_runs[5];
   if (s.only.empty()) return true;
@@ -302,7 +326,6 @@ template <class Device>
 void run_report(const settings& s, const kd::data::dataset& set, Device& d) {
   std::fprintf(stderr, "data: %s, %zu training and %zu test images of %zu classes; device: %s\n", set.name.c_str(),
                set.train.size(), set.test.size(), set.classes, d.description().c_str());
-  fs::create_directories(s.out);
   report::results done(fs::path(s.out) / "results.json");
   if (set.classes == 10)
     run_all<10>(s, set, d, done);
@@ -345,13 +368,14 @@ int main(int argc, char** argv) {
   app.add_option("--precision", s.precision, "of products on the GPU")
       ->check(CLI::IsMember({"fp32", "tf32", "bf16"}))
       ->capture_default_str();
-  app.add_option("--threads", s.threads, "processor threads")->capture_default_str();
+  app.add_option("--threads", s.threads, "processor threads; as many as are worth having unless given")
+      ->capture_default_str();
   app.add_option("--batch-size", s.batch_size)->check(CLI::PositiveNumber)->capture_default_str();
   app.add_option("--learning-rate", s.learning_rate)->capture_default_str();
   app.add_option("--normalisation", s.pixels, "constants for the pixels (default: imagenet)")
       ->check(CLI::IsMember({"imagenet", "cifar10"}));
   app.add_flag("--augment", s.augment, "random crop and flip; the teacher then sees every augmented batch");
-  app.add_flag("--download", s.download, "fetch CIFAR-10 into the data folder first");
+  app.add_flag("--download", s.download, "fetch CIFAR-10 into the data folder first, where it is not there yet");
   app.add_option("--download-url", s.download_url, "another address of the same archive");
   app.add_flag("--restart", s.restart, "begin the wanted runs anew, whatever the folder holds of them");
   app.add_flag("--demo", s.demo, "only the first table, and fewer epochs unless --epochs is given");
@@ -362,21 +386,21 @@ int main(int argc, char** argv) {
   }
   try {
     if (s.demo && app.count("--epochs") == 0) s.epochs = 6;
-    for (const std::string& name : s.only) {
-      bool known = false;
-      std::string names;
-      for (const report::run_spec& spec : report::all_runs) {
-        known = known || named(spec, name);
-        names += kd::text(names.empty() ? "" : ", ", spec.id);
-      }
-      if (!known) {
-        std::fprintf(stderr, "report: --only: there is no run \"%s\"; the runs are %s\n", name.c_str(), names.c_str());
-        return 2;
-      }
+    for (std::string& name : s.only) {
+      name = trimmed(name);
+      if (is_known(name)) continue;
+      std::fprintf(stderr, "report: --only: there is no run \"%s\"; the runs are %s\n", name.c_str(),
+                   names_of_runs().c_str());
+      return 2;
+    }
+    if (s.out.empty()) {
+      std::fprintf(stderr, "report: --out: the folder's name is empty; name one, or leave --out away for out/report\n");
+      return 2;
     }
     const kd::device_choice choice{
         .device = s.device, .threads = s.threads, .precision = kd::precision_of(s.precision)};
     kd::with_device(choice, [&](auto& device) {
+      const report::output_folder folder(s.out);
       const kd::data::dataset set = kd::data::open({.folder = s.data, .download = s.download, .url = s.download_url});
       run_report(s, set, device);
     });

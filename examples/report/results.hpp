@@ -61,7 +61,7 @@ class refusal {
 class results {
  public:
   explicit results(std::filesystem::path file) : file_(std::move(file)) {
-    if (std::filesystem::exists(file_)) load();
+    if (kd::io::file_exists(file_.string())) load();
   }
 
   std::string path() const { return file_.string(); }

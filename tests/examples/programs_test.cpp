@@ -23,9 +23,11 @@ struct outcome {
   std::string text;  // both streams
 };
 
-outcome run(const std::string& program, const std::string& arguments) {
+/// What a shell makes of a script in which $report and $evaluate are the programs.
+outcome shell(const std::string& script) {
   outcome result;
-  const std::string command = kd::text("env -u KD_DATA ", KD_EXAMPLES, "/", program, " ", arguments, " 2>&1");
+  const std::string command = kd::text("exec 2>&1; unset KD_DATA; report='", KD_EXAMPLES, "/report'; evaluate='",
+                                       KD_EXAMPLES, "/evaluate'; ", script);
   std::FILE* pipe = ::popen(command.c_str(), "r");
   REQUIRE(pipe != nullptr);
   char buffer[4096];
@@ -33,6 +35,10 @@ outcome run(const std::string& program, const std::string& arguments) {
   const int status = ::pclose(pipe);
   result.code = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
   return result;
+}
+
+outcome run(const std::string& program, const std::string& arguments) {
+  return shell(kd::text("exec \"$", program, "\" ", arguments));
 }
 
 /// A CIFAR-10 folder of a few images; the class shows in the brightness.
@@ -281,6 +287,98 @@ TEST_CASE("report: killed at any moment and started again, it ends with the same
   CHECK(weights == bytes_of(dir / "cut/weights/SimpleNN-seed0.safetensors"));
 }
 
+TEST_CASE("report: a second process on one folder is refused, with the first one's name", "[examples]") {
+  const folder dir;
+  write_cifar10(dir / "data", 40);
+  const std::string common = "--data '" + dir / "data" + "' --out '" + dir / "out" + "' --device cpu --only ";
+  const outcome second = shell("\"$report\" " + common + "SimpleNN-undistilled --epochs 1000000 > '" + dir / "first" +
+                               "' 2>&1 & first=$!; " + "for n in $(seq 1000); do [ -s '" + dir / "out/lock" +
+                               "' ] && break; sleep 0.01; done; " +                                     //
+                               "\"$report\" " + common + "LightNN-undistilled --epochs 1; code=$?; " +  //
+                               "echo \"the first was $first\"; kill -KILL $first; wait $first; exit $code");
+  INFO(second.text);
+  CHECK(second.code == 1);
+  const std::string number = second.text.substr(second.text.find("the first was ") + 14);
+  CHECK(holds(second.text,
+              "report: " + dir / "out" + ": is in use by process " + number.substr(0, number.find('\n')) + " on ",
+              "SimpleNN-undistilled", "give another --out"));
+  CHECK_FALSE(holds(second.text, "training and test"));  // said before the data is loaded
+  // The lock of the killed one is free.
+  const outcome third = run("report", common + "LightNN-undistilled --epochs 1");
+  INFO(third.text);
+  CHECK(third.code == 0);
+  CHECK_FALSE(std::filesystem::exists(dir / "out/lock"));
+}
+
+TEST_CASE("report: the figure is drawn into the folder, whatever it is called and CDPATH says", "[examples]") {
+  if (std::system("command -v gnuplot > /dev/null") != 0) {
+    WARN("there is no gnuplot: figures are not checked");
+    return;
+  }
+  const folder dir;
+  write_cifar10(dir / "data", 10);
+  const std::string common = "--data '" + dir / "data" + "' --device cpu --epochs 1 --only SimpleNN-undistilled --out=";
+  std::filesystem::create_directories(dir / "elsewhere/out");
+  for (const std::string name : {"out", "-dash", "--", "a 'quoted' $name"}) {
+    std::string quoted;
+    for (const char c : name) quoted += c == '\'' ? std::string("'\\''") : std::string(1, c);
+    const outcome result = shell("cd '" + dir.path().string() + "' && export CDPATH='" + dir / "elsewhere" +
+                                 "' && \"$report\" " + common + "'" + quoted + "'");
+    INFO(result.text);
+    CHECK(result.code == 0);
+    CHECK(bytes_of(dir / (name + "/figure1.png")).starts_with("\x89PNG"));
+    CHECK(holds(result.text, "figure: " + name + "/figure1.png"));
+  }
+  CHECK(std::filesystem::is_empty(dir / "elsewhere/out"));
+}
+
+TEST_CASE("report: --download fetches nothing where the set is there", "[examples]") {
+  const folder dir;
+  write_cifar10(dir / "data/cifar-10-batches-bin", 10);
+  std::filesystem::create_directory(dir / "bin");
+  std::ofstream(dir / "bin/curl") << "#!/bin/sh\necho curl was called >&2\nexit 6\n";
+  std::filesystem::permissions(dir / "bin/curl", std::filesystem::perms::owner_all);
+  const std::string command = "PATH='" + dir / "bin" +
+                              "':$PATH \"$report\" --download --device cpu --epochs 1 --only " +
+                              "'SimpleNN-undistilled , LightNN-undistilled' --out '" + dir / "out" + "' --data ";
+  const outcome there = shell(command + "'" + dir / "data" + "'");
+  INFO(there.text);
+  CHECK(there.code == 0);
+  CHECK_FALSE(holds(there.text, "curl"));
+  CHECK(holds(there.text, "SimpleNN-seed0: test", "LightNN-seed0: test"));
+  const outcome fresh = shell(command + "'" + dir / "fresh" + "'");
+  CHECK(fresh.code == 1);
+  CHECK(holds(fresh.text, "curl was called", "the host name was not resolved"));
+}
+
+TEST_CASE("programs: as many threads as OMP_NUM_THREADS and the processors allow", "[examples]") {
+  const folder dir;
+  write_cifar10(dir / "data", 10);
+  const std::string arguments = "\"$report\" --device cpu --epochs 1 --only SimpleNN-undistilled --data '" +
+                                dir / "data" + "' --out '" + dir / "out" + "'";
+  CHECK(holds(shell("OMP_NUM_THREADS=1 " + arguments).text, ", 1 threads"));
+  CHECK(holds(shell("OMP_NUM_THREADS=1 " + arguments + " --threads 3").text, ", 3 threads"));
+  if (std::system("command -v taskset > /dev/null") == 0)
+    CHECK(holds(shell("taskset -c \"$(taskset -pc $$ | sed 's/.*[^0-9]\\([0-9]*\\)$/\\1/')\" " + arguments).text,
+                ", 1 threads"));
+}
+
+TEST_CASE("evaluate: logits go through a FIFO, and to the target of a link", "[examples]") {
+  const folder dir;
+  write_cifar10(dir / "data", 20);
+  std::filesystem::create_symlink("target", dir / "link");
+  const std::string command = kd::text("\"$evaluate\" --device cpu --model SimpleNN --weights ", KD_TEST_DATA,
+                                       "/simple_nn_state_dict.safetensors --data '", dir / "data", "' --logits ");
+  const outcome result = shell("mkfifo '" + dir / "fifo" + "'; cat '" + dir / "fifo" + "' > '" + dir / "copy" + "' & " +
+                               command + "'" + dir / "fifo" + "' && wait && " + command + "'" + dir / "link" + "'");
+  INFO(result.text);
+  CHECK(result.code == 0);
+  CHECK(std::filesystem::is_fifo(dir / "fifo"));
+  CHECK(std::filesystem::is_symlink(dir / "link"));
+  CHECK(kd::io::safetensors_file::open(dir / "target").list().size() == 1);
+  CHECK(bytes_of(dir / "copy") == bytes_of(dir / "target"));
+}
+
 TEST_CASE("evaluate: a state dict that PyTorch saved", "[examples]") {
   const folder dir;
   write_cifar10(dir / "data", 20);
@@ -330,6 +428,10 @@ TEST_CASE("programs: bad input gets a message with name, value and remedy, and a
   std::filesystem::remove(dir / "missing/test_batch.bin");
   std::ofstream(dir / "file") << "x";
   std::ofstream(dir / "empty.safetensors");
+  std::ofstream(dir / "protected") << "x";
+  std::filesystem::permissions(dir / "protected", std::filesystem::perms::owner_read);
+  std::filesystem::create_directory(dir / "python");
+  std::ofstream(dir / "python/data_batch_1") << "x";
   kd::cpu::device cpu(1);
   kd::train::save_weights(kd::network<kd::models::LightNN, kd::cpu::device>(cpu, 1), dir / "light.safetensors");
   std::filesystem::copy_file(dir / "light.safetensors", dir / "half.safetensors");
@@ -350,9 +452,20 @@ TEST_CASE("programs: bad input gets a message with name, value and remedy, and a
       {"report", data + "--epochs 1 --only SimpleNN --out '" + dir / "file/out" + "'", 1, {"file/out"}},
       {"report", out + data + "--device cpu --threads 0", 1, {"threads must be at least 1", "received 0", "--threads"}},
       {"report", out + data + "--device cpu --threads -3", 1, {"threads must be at least 1", "received -3"}},
+      {"report",
+       out + data + "--device cpu --threads 200000",
+       1,
+       {"threads must be at most 1024", "received 200000", "--threads"}},
+      {"report", "--out '' --epochs 1 " + data, 2, {"--out", "empty"}},
+      {"report",
+       "--data '" + dir / "nowhere" + "' --out '" + dir / "file" + "'",  // before the data is looked for
+       1,
+       {dir / "file: cannot make the folder: ", "is a file, not a folder"}},
+      {"report", data + "--out /proc/kd", 1, {"/proc/kd: cannot make the folder: ", "; "}},
       {"report", out + data + "--learning-rate nan", 1, {"learning_rate"}},
       {"report", data + "--epochs 0", 2, {"--epochs"}},
-      {"report", data + "--only LightNet", 2, {"LightNet", "LightNN-T1.01"}},
+      {"report", data + "--only LightNet", 2, {"LightNet", "LightNN-T1.01", "LightNN-undistilled"}},
+      {"report", data + "--only 'LightNN-T1.5, '", 2, {"there is no run \"\""}},
       {"report", data + "--device tpu", 2, {"--device", "tpu"}},
       {"report", data + "--precision fp16", 2, {"--precision", "fp16"}},
       {"report", out + data + "--device cpu --precision bf16", 1, {"fp32", "received bf16", "--device cuda"}},
@@ -362,6 +475,7 @@ TEST_CASE("programs: bad input gets a message with name, value and remedy, and a
        out + "--download --download-url file:///nowhere/archive.tar.gz --data '" + dir / "fresh" + "'",
        1,
        {"archive.tar.gz"}},
+      {"report", out + "--data '" + dir / "python" + "'", 1, {"data_batch_1.bin", "the Python version of CIFAR-10"}},
       {"evaluate", "", 2, {"--model"}},
       {"evaluate", data + "--model AlexNet --weights x", 2, {"AlexNet"}},
       {"evaluate", data + "--model LightNN --weights '" + dir / "none.safetensors" + "'", 1, {"none.safetensors"}},
@@ -386,6 +500,10 @@ TEST_CASE("programs: bad input gets a message with name, value and remedy, and a
        data + "--model LightNN --normalisation cifar10 --weights '" + dir / "light.safetensors" + "'",
        1,
        {"light.safetensors", "mean [0.485,0.456,0.406]", "was given mean [0.4914,0.4822,0.4465]"}},
+      {"evaluate",
+       data + "--model LightNN --weights '" + dir / "light.safetensors" + "' --logits '" + dir / "protected" + "'",
+       1,
+       {dir / "protected: cannot write: it is write-protected"}},
       {"evaluate", data + "--threads 0 --model LightNN --weights '" + dir / "light.safetensors" + "'", 1, {"threads"}},
   };
   for (const bad& one : all) {
