@@ -70,6 +70,14 @@ option(KD_NATIVE "Compile kd's own executables for this machine's instruction se
 option(KD_SANITIZE "Compile kd's own executables with AddressSanitizer and UBSan" OFF)
 option(KD_WERROR "Warnings of kd's own executables are errors" OFF)
 set(KD_COMPILE_MEMORY "" CACHE STRING "Address space in bytes that one compilation may use; empty for no limit")
+set(KD_CUDA_EXAMPLES AUTO CACHE STRING "Examples that nvcc compiles where there is CUDA: a list of names, ALL, or AUTO: \
+all with a GPU here or with KD_CUDA=ON, else none")
+set(kd_instruction_sets "")
+if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|AMD64)$")
+  set(kd_instruction_sets x86-64-v2 x86-64-v3 x86-64-v4)
+endif()
+set(KD_INSTRUCTION_SETS "${kd_instruction_sets}" CACHE STRING "Instruction sets that the tests compile the headers, and \
+one program of each kind, for, whatever this machine has")
 
 message(STATUS "kd: ${PROJECT_VERSION}, ${CMAKE_CXX_COMPILER_ID} ${CMAKE_CXX_COMPILER_VERSION}, ${CMAKE_BUILD_TYPE}")
 

@@ -6,14 +6,19 @@ set(kd_warnings -Wall -Wextra -Wpedantic)
 set(kd_cuda_warnings -Xcompiler=-Wall,-Wextra,-Wno-parentheses,-Wno-unknown-pragmas)
 set(kd_sanitizers -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer)
 
-# Warnings, instruction set, sanitizers and the memory limit for one of kd's own targets.
+# kd_own(target [instruction set]): warnings, instruction set (this machine's, if none is named), sanitizers and what
+# compilations are started with, for one of kd's own targets.
 function(kd_own target)
-  target_compile_options(${target} PRIVATE "$<$<COMPILE_LANGUAGE:CXX>:${kd_warnings};${kd_native_flag}>"
+  set(march "${kd_native_flag}")
+  if(ARGC GREATER 1)
+    set(march "-march=${ARGV1}")
+  endif()
+  target_compile_options(${target} PRIVATE "$<$<COMPILE_LANGUAGE:CXX>:${kd_warnings};${march}>"
                                            "$<$<COMPILE_LANGUAGE:CUDA>:${kd_cuda_warnings}>")
   # Whoever builds kd without optimisation knows it.
   target_compile_definitions(${target} PRIVATE KD_NO_OPTIMISATION_NOTE)
-  if(kd_native_flag)
-    target_compile_options(${target} PRIVATE "$<$<COMPILE_LANGUAGE:CUDA>:-Xcompiler=${kd_native_flag}>")
+  if(march)
+    target_compile_options(${target} PRIVATE "$<$<COMPILE_LANGUAGE:CUDA>:-Xcompiler=${march}>")
   endif()
   if(KD_WERROR)
     kd_werror(${target})
@@ -22,9 +27,7 @@ function(kd_own target)
     target_compile_options(${target} PRIVATE "$<$<COMPILE_LANGUAGE:CXX>:${kd_sanitizers}>")
     target_link_options(${target} PRIVATE -fsanitize=address,undefined)
   endif()
-  if(KD_COMPILE_MEMORY)
-    set_target_properties(${target} PROPERTIES CXX_COMPILER_LAUNCHER "prlimit;--as=${KD_COMPILE_MEMORY}")
-  endif()
+  kd_measure(${target})
   set_target_properties(${target} PROPERTIES CXX_EXTENSIONS OFF)
 endfunction()
 

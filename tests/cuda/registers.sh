@@ -1,29 +1,34 @@
 #!/bin/sh
-# registers.sh [--must-fail] NVCC "ARCHITECTURE..." AT_LEAST SOURCE FLAG...: compiles the kernels that a source uses and
-# prints what ptxas says of each; fails where one spills registers or needs a stack, and where there are fewer kernels
-# than AT_LEAST for one architecture. --must-fail: exit code 0 means that a fault was found.
+# registers.sh [--must-fail] [--every FOLDER] "ARCHITECTURE..." AT_LEAST OBJECT: prints what ptxas said of the kernels of an
+# object when it was compiled (OBJECT.ptxas); fails where one spills registers or needs a stack, and where there are fewer
+# kernels than AT_LEAST for one architecture. --every: each kernel that FOLDER defines must be among them, for each
+# architecture. --must-fail: exit code 0 means that a fault was found.
 set -eu
-must_fail=no
+must_fail=no every=
 if [ "$1" = --must-fail ]; then
   must_fail=yes
   shift
 fi
-nvcc=$1 architectures=$2 at_least=$3 source=$4
-shift 4
+if [ "$1" = --every ]; then
+  every=$2
+  shift 2
+fi
+architectures=$1 at_least=$2 log=$3.ptxas
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
+if ! [ -e "$log" ]; then
+  echo "$log is missing: it is written when the object is compiled" >&2
+  exit 2
+fi
+{ c++filt <"$log" 2>/dev/null || cat "$log"; } >"$work/log"
 
 faults=0
 for architecture in $architectures; do
-  if ! "$nvcc" -x cu -std=c++20 -arch="sm_$architecture" "$@" -cubin -Xptxas -v "$source" -o "$work/out.cubin" \
-    >"$work/log" 2>&1; then
-    cat "$work/log"
-    echo "$source does not compile for sm_$architecture"
-    exit 1
-  fi
-  { c++filt <"$work/log" 2>/dev/null || cat "$work/log"; } | awk -v architecture="$architecture" -v at_least="$at_least" '
+  : >"$work/names"
+  awk -v architecture="$architecture" -v at_least="$at_least" -v names="$work/names" '
     function number(before) { return match($0, "[0-9]+ bytes " before) ? substr($0, RSTART) + 0 : 0 }
     /Compiling entry function/ {
+      here = $0 ~ ("for .sm_" architecture ".$")
       name = $0
       sub(/^.*Compiling entry function ./, "", name)
       sub(/. for .sm_[0-9a-z]*.$/, "", name)
@@ -31,6 +36,7 @@ for architecture in $architectures; do
       gsub(/kd::kernel::sm_[0-9a-z_]*::/, "", name)
       next
     }
+    !here { next }
     /Function properties for/ { if (name == "") name = "a function that is called: " $NF; next }
     /bytes stack frame/ {
       stack = number("stack")
@@ -49,6 +55,8 @@ for architecture in $architectures; do
       if (stack > 0) fault = fault "  STACK"
       if (fault != "") faults++
       line[kernels] = sprintf("%9d %6d %6d %7d  %s%s", registers, stack, spilled, shared, substr(name, 1, 160), fault)
+      sub(/[<(].*$/, "", name)
+      print name >names
       name = ""
     }
     END {
@@ -57,7 +65,26 @@ for architecture in $architectures; do
       for (i = 1; i <= kernels; i++) print line[i]
       if (kernels < at_least) { printf "at least %d kernels were expected\n", at_least; faults++ }
       exit faults > 0
-    }' || faults=$((faults + 1))
+    }' "$work/log" || faults=$((faults + 1))
+  [ -n "$every" ] || continue
+  # KD_KERNEL void __launch_bounds__(...) name(...), over one line or two.
+  find "$every" -name '*.cuh' -exec awk '
+    /^(KD_KERNEL|__global__) / { text = ""; open = 1 }
+    open {
+      text = text " " $0
+      gsub(/__launch_bounds__\([^()]*\)/, "", text)
+      if (match(text, /void +[a-z0-9_]+\(/)) { print substr(text, RSTART + 5, RLENGTH - 6); open = 0 }
+    }' {} + | tr -d ' ' | sort -u >"$work/wanted"
+  if ! [ -s "$work/wanted" ]; then
+    echo "no kernel was found in $every"
+    faults=$((faults + 1))
+  fi
+  sort -u "$work/names" | comm -23 "$work/wanted" - >"$work/missing"
+  if [ -s "$work/missing" ]; then
+    echo "sm_$architecture: these kernels were not compiled; tests/cuda/every_kernel.cu must use them:"
+    cat "$work/missing"
+    faults=$((faults + 1))
+  fi
 done
 if [ $must_fail = yes ]; then
   [ $faults -gt 0 ] && exit 0

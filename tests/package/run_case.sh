@@ -159,6 +159,24 @@ case $case in
     configure_cuda -DCMAKE_PREFIX_PATH="$scratch/prefix"
     build_and_run
     ;;
+  cuda_examples)
+    # Without a GPU the examples are compiled for the CPU, unless CUDA is asked for; with one, for CUDA.
+    with_gpu() {  # with_gpu CODE WANTED ARGUMENT...: the driver's tool answers with CODE; nvcc compiles WANTED report.cpp
+      printf '#!/bin/sh\necho 9.0\nexit %d\n' "$1" >"$scratch/nvidia-smi"
+      chmod +x "$scratch/nvidia-smi"
+      wanted=$2
+      shift 2
+      rm -rf "$scratch/build"
+      configure "$source" -DCMAKE_CUDA_COMPILER="$nvcc" -DCMAKE_CUDA_HOST_COMPILER="$compiler" -DKD_BUILD_EXAMPLES=ON \
+        -DKD_BUILD_TESTS=OFF -DKD_BUILD_BENCH=OFF -DKD_NVIDIA_SMI="$scratch/nvidia-smi" "$@"
+      found=$(grep '"command": .*/examples/report\.cpp' "$scratch/build/compile_commands.json" | grep -c -- ' -x cu ') || true
+      [ "$found" = "$wanted" ] || fail "nvcc compiles report.cpp $found times instead of $wanted; arguments: $*"
+    }
+    with_gpu 9 0
+    with_gpu 9 1 -DKD_CUDA=ON
+    with_gpu 0 1
+    with_gpu 9 0 -DKD_CUDA=ON -DKD_CUDA_EXAMPLES=quickstart
+    ;;
   cuda_add_subdirectory)
     configure_cuda -DKD_SOURCE="$source"
     build_and_run
