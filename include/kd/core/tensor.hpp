@@ -4,10 +4,12 @@
 #include <array>
 #include <cstddef>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include "kd/core/abi.hpp"
 #include "kd/core/error.hpp"
+#include "kd/core/sizes.hpp"
 
 namespace kd::inline KD_ABI {
 
@@ -16,10 +18,22 @@ template <class T, std::size_t Rank>
 class tensor {
  public:
   tensor() = default;
+  /// Throws argument_error where the elements would not fit an address.
   explicit tensor(const std::array<std::size_t, Rank>& extents) : extents_(extents) {
     std::size_t size = 1;
-    for (const std::size_t extent : extents) size *= extent;
+    for (const std::size_t extent : extents)
+      size = product_of("kd::tensor", {size, extent, sizeof(T)}, "check the extents") / sizeof(T);
     elements_.resize(size);
+  }
+  tensor(const tensor&) = default;
+  tensor& operator=(const tensor&) = default;
+  /// The other one is empty then, in extents as in elements.
+  tensor(tensor&& other) noexcept
+      : extents_(std::exchange(other.extents_, {})), elements_(std::exchange(other.elements_, {})) {}
+  tensor& operator=(tensor&& other) noexcept {
+    extents_ = std::exchange(other.extents_, {});
+    elements_ = std::exchange(other.elements_, {});
+    return *this;
   }
 
   std::size_t extent(std::size_t axis) const { return extents_[axis]; }
@@ -30,7 +44,7 @@ class tensor {
   std::span<T> elements() { return elements_; }
   std::span<const T> elements() const { return elements_; }
 
-  /// Element at one index per axis; the indices must lie inside (checked where assertions of the library are).
+  /// Element at one index per axis; not checked, since loops live on it: the indices must lie inside.
   template <class... Index>
   requires(sizeof...(Index) == Rank) T& operator()(Index... index) { return elements_[position(index...)]; }
   template <class... Index>

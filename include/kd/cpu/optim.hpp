@@ -25,7 +25,7 @@ namespace kd::inline KD_ABI::cpu {
 /// written. `learning_rate` replaces the rule's own. m and v are the rule's states, zero before the first step; sgd
 /// uses m alone, and neither without momentum: an unused one may be null. Weights are skipped exactly where
 /// rule.keeps_weights_without_gradient(). Throws argument_error on a rule that validate() rejects, a learning rate that
-/// is negative or not finite, and step 0.
+/// is negative or not finite, step 0, and a null pointer to what the rule reads.
 template <class Rule>
 void update(const parallel& par, const Rule& rule, double learning_rate, std::uint64_t step,
             std::span<const optim::live_runs> runs, float* w, const float* g, float* m, float* v = nullptr);
@@ -186,13 +186,27 @@ void over_runs(const parallel& par, std::span<const optim::live_runs> runs, cons
   });
 }
 
+/// How many arrays of states a step of the rule reads.
 template <class Rule>
-void check_step(const Rule& rule, double learning_rate, std::uint64_t step) {
+constexpr int states_read(const Rule&) {
+  return Rule::states;
+}
+constexpr int states_read(const optim::sgd& rule) { return rule.momentum == 0 ? 0 : 1; }
+
+template <class Rule>
+void check_step(const Rule& rule, double learning_rate, std::uint64_t step, std::span<const optim::live_runs> runs,
+                const float* w, const float* g, const float* m, const float* v) {
   rule.validate();
   if (!(learning_rate >= 0 && std::isfinite(learning_rate)))
     reject_argument("kd::cpu::update", "learning_rate must be finite and at least 0", learning_rate,
                     "check the schedule");
   if (step == 0) reject_argument("kd::cpu::update", "steps count from 1", step, "pass the steps done so far plus 1");
+  const auto empty = [](const optim::live_runs& r) { return r.size() == 0; };
+  if (std::all_of(runs.begin(), runs.end(), empty)) return;
+  const int states = states_read(rule);
+  if (w == nullptr || g == nullptr || (states > 0 && m == nullptr) || (states > 1 && v == nullptr))
+    reject_argument("kd::cpu::update", text(Rule::name, " reads weights, gradients and ", states, " arrays of states"),
+                    "a null pointer", "pass arrays of zeros before the first step");
 }
 
 }  // namespace detail
@@ -212,7 +226,7 @@ void update(const parallel& par, const Rule& rule, double learning_rate, std::ui
             std::span<const optim::live_runs> runs, float* w, const float* g, float* m, float* v) {
   static_assert(optim::known_rule<Rule>,
                 "kd::cpu::update: the optimiser must be adam, adamw or sgd: there is no update for another");
-  detail::check_step(rule, learning_rate, step);
+  detail::check_step(rule, learning_rate, step, runs, w, g, m, v);
   update(par, optim::factors(rule, learning_rate, step), runs, w, g, m, v);
 }
 

@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <utility>
 
+#include "kd/core/sizes.hpp"
 #include "kd/cuda/error.hpp"
 #include "kd/cuda/stream.hpp"
 
@@ -19,9 +20,10 @@ class buffer {
   buffer() = default;
   explicit buffer(std::size_t size) : size_(size) {
     if (size == 0) return;
+    const std::size_t bytes = product_of("kd::cuda::buffer", {size, sizeof(T)}, "use a smaller batch_size");
     void* memory = nullptr;
-    const cudaError_t code = cudaMalloc(&memory, size * sizeof(T));
-    if (code != cudaSuccess) fail(code, size * sizeof(T));
+    const cudaError_t code = cudaMalloc(&memory, bytes);
+    if (code != cudaSuccess) fail(code, bytes);
     data_ = static_cast<T*>(memory);
   }
   buffer(buffer&& other) noexcept : data_(std::exchange(other.data_, nullptr)), size_(std::exchange(other.size_, 0)) {}

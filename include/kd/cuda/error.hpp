@@ -16,7 +16,8 @@ namespace detail {
 inline std::string_view remedy_of(cudaError_t code) {
   switch (code) {
     case cudaErrorMemoryAllocation:
-      return "use a smaller batch, or free the memory that other programs hold on this GPU (nvidia-smi lists them)";
+      return "use a smaller batch_size, or free the memory that other programs hold on this GPU (nvidia-smi lists "
+             "them)";
     case cudaErrorInsufficientDriver:
       return "install an NVIDIA driver that is at least as new as the CUDA toolkit, or run with --device cpu";
     case cudaErrorNoDevice:
