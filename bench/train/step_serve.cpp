@@ -202,7 +202,7 @@ class steps {
             [this, run] {
               kd::loss_meter meter;
               device_.download(run->meter.data(), 1, &meter);
-              kd::require_finite({{}, meter.fault()}, "loss", 1);
+              kd::require_finite({{}, meter.fault()}, "loss");
             }};
   }
 

@@ -363,8 +363,8 @@ TEST_CASE("distillation: bad arguments are named; no rows give terms of 0", "[cp
       begins(call(b.teacher.data(), 10, scratch.size() - 1),
              kd::text("distillation: scratch must have ", scratch.size(), " bytes, received ", scratch.size() - 1)));
   b.labels[2] = 10;
-  REQUIRE(begins(call(b.teacher.data(), 10, scratch.size()),
-                 "distillation: the label of row 2 must lie in [0,10), received 10; "));
+  REQUIRE(
+      begins(call(b.teacher.data(), 10, scratch.size()), "distillation: label 2 must be in [0, 10), received 10; "));
   REQUIRE(begins(kd_test::message_of([&] {
                    kd::cpu::distillation_forward_backward(par, 4, 10, b.student.data(), b.teacher.data(),
                                                           b.labels.data(), {.temperature = 0}, d.data(), scratch);

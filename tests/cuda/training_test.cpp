@@ -104,8 +104,26 @@ TEST_CASE("cuda distil: a NaN is reported with its step, and the weights stay as
   const std::string message = message_of<kd::non_finite_error>(
       [&] { kd::train::distil(student, logits, set, {}, kd::optim::adam{}, settings); });
   INFO(message);
-  CHECK(holds(message, "teacher logits have a NaN at row 0, class 2", "step 1"));
+  const auto order = kd::data::epoch_order(32, settings.seed, 0);
+  CHECK(holds(message, "teacher logits have a NaN at row 0, class 2 of step 1, training sample ",
+              kd::text("sample ", order[0], ";")));
   CHECK(before == weights_of(student));
+}
+
+TEST_CASE("cuda distil: a fault in the middle of an epoch names its sample in file order", "[cuda][train][errors]") {
+  const auto set = quadrants(40, 4);
+  device gpu;
+  const auto order = kd::data::epoch_order(40, settings.seed, 0);
+  for (const std::size_t place : {std::size_t{21}, std::size_t{37}}) {  // in the second, and in the last, shorter batch
+    kd::tensor<float, 2> logits({set.train.size(), 4});
+    logits(order[place], 1) = std::numeric_limits<float>::quiet_NaN();
+    tiny student(gpu, 2);
+    const std::string message = message_of<kd::non_finite_error>(
+        [&] { kd::train::distil(student, logits, set, {}, kd::optim::adam{}, settings); });
+    INFO(message);
+    CHECK(holds(message, kd::text("NaN at row ", place % 16, ", class 1 of step ", place / 16 + 1, ", training sample ",
+                                  order[place], ";")));
+  }
 }
 
 TEST_CASE("cuda run_together: runs on streams of their own give the bits that they give alone", "[cuda][train]") {

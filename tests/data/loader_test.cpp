@@ -88,6 +88,22 @@ TEST_CASE("loader: one buffer serves every epoch and the file order", "[data][lo
   CHECK(in_order[2].back() == 299);
 }
 
+TEST_CASE("loader: drop_last leaves out the end of the order, other samples in each epoch", "[data][loader]") {
+  kd::data::loader loader(300, 128, 5, true);
+  CHECK(loader.steps() == 2);
+  const std::vector<std::uint32_t> want = epoch_order(300, 5, 2);
+  const kd::data::batches got = loader.epoch(2);
+  REQUIRE(got.size() == 2);
+  CHECK(got.samples() == 256);
+  CHECK(got.order().size() == 256);
+  CHECK(std::equal(got.order().begin(), got.order().end(), want.begin()));
+  CHECK(got[1].size() == 128);
+  CHECK(loader.current().size() == 2);
+  CHECK(loader.in_file_order().samples() == 300);  // evaluation leaves nothing out
+  CHECK(kd::data::loader(256, 128, 5, true).steps() == 2);
+  CHECK(kd::data::loader(256, 256, 5, true).steps() == 1);
+}
+
 TEST_CASE("loader: bad arguments are named with their value", "[data][loader]") {
   const std::vector<std::uint32_t> order = epoch_order(10, 1, 0);
   const auto message = [](const auto& call) { return kd_test::message_of<kd::argument_error>(call); };
@@ -97,6 +113,11 @@ TEST_CASE("loader: bad arguments are named with their value", "[data][loader]") 
         "kd::data::batches[]: the batch index must be below 3, received 3; loop to size()");
   CHECK(message([] { (void)kd::data::loader(0, 128, 1); }) ==
         "kd::data::loader: samples must be at least 1, received 0; load a data set first");
+  CHECK(message([] { (void)kd::data::loader(10, 11, 1, true); }) ==
+        "kd::data::loader: with drop_last, batch_size must be at most the 10 samples, received 11; use a smaller "
+        "batch_size");
+  CHECK(message([] { (void)kd::data::loader(10, 0, 1, true); }) ==
+        "kd::data::batches: batch_size must be at least 1, received 0; pass 128");
   CHECK(message([] { (void)kd::data::loader(10, 0, 1); }) ==
         "kd::data::batches: batch_size must be at least 1, received 0; pass 128");
 }

@@ -20,10 +20,11 @@ TEST_CASE("resume: a run stopped at any epoch ends with the bits of one that nev
   const auto set = quadrants();
   const folder dir;
   constexpr std::size_t epochs = 4;
-  const auto check = [&](auto optimiser, const kd::optim::schedule& schedule) {
+  const auto check = [&](auto optimiser, const kd::optim::schedule& schedule, bool drop_last = false) {
     const auto settings = [&](std::size_t count, const std::string& file) {
       return kd::train::options{.epochs = count,
                                 .batch_size = 32,
+                                .drop_last = drop_last,
                                 .seed = 9,
                                 .augment = {.crop_padding = 1, .flip = true},
                                 .schedule = schedule,
@@ -33,7 +34,7 @@ TEST_CASE("resume: a run stopped at any epoch ends with the bits of one that nev
     tiny whole(cpu, 1);
     const auto history = kd::train::fit(whole, set, optimiser, settings(epochs, ""));
     for (std::size_t stop = 1; stop < epochs; ++stop) {
-      const std::string file = kd::text("stop", stop, decltype(optimiser)::name);
+      const std::string file = kd::text("stop", stop, decltype(optimiser)::name, drop_last);
       {
         tiny first(cpu, 1);
         kd::train::fit(first, set, optimiser, settings(stop, file));
@@ -51,6 +52,8 @@ TEST_CASE("resume: a run stopped at any epoch ends with the bits of one that nev
   };
   check(kd::optim::adam{}, kd::optim::schedule::constant());
   check(kd::optim::sgd{.learning_rate = 0.05, .momentum = 0.9}, kd::optim::schedule::cosine(4));
+  // 200 images: 6 full batches, 24 steps in all; without drop_last there would be 28.
+  check(kd::optim::adam{}, kd::optim::schedule::one_cycle(24), true);
 }
 
 namespace {
@@ -122,6 +125,9 @@ TEST_CASE("resume: a run goes on with nothing but its own settings, data and net
                                                  "flip: the file has false, now true"});
   CHECK(holds(refused(same, set, adam, longer, kd::cifar10_normalisation).at(0), "pixels: the file has [0.485,",
               "now [0.4914,"));
+  other = longer;
+  other.drop_last = true;
+  CHECK(refused(same, set, adam, other) == lines{"drop_last: the file has false, now true"});
   other = longer;
   other.schedule = kd::optim::schedule::cosine(4);
   CHECK(holds(refused(same, set, adam, other).at(0), "schedule: the file has"));

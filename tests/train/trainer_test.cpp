@@ -115,7 +115,7 @@ TEST_CASE("trainer: a NaN is reported with step and row, and the weights stay as
     kd::train::distil(student, logits, set, {}, kd::optim::adam{}, {.epochs = 1, .batch_size = 32, .name = "student"});
   });
   INFO(message);
-  CHECK(holds(message, "student", "teacher logits have a NaN at row", "class 2", "step"));
+  CHECK(holds(message, "student", "teacher logits have a NaN at row", "class 2 of step", "training sample 17;"));
   for (std::size_t i = 0; i < student.parameter_floats; ++i) REQUIRE(std::isfinite(student.parameters()[i]));
 
   tiny broken(cpu, 2);
@@ -157,6 +157,36 @@ TEST_CASE("trainer: what does not fit is refused before anything is touched", "[
   CHECK(holds(refused({}, kd::optim::adam{}), "4 classes", "received 10"));
   set.image = kd::image_shape(3, 9, 9);
   CHECK(holds(refused({}, kd::optim::adam{}), "[3,8,8]", "[3,9,9]"));
+}
+
+TEST_CASE("trainer: drop_last takes full batches alone, in steps, rates, terms and progress", "[train]") {
+  device cpu(1);
+  const auto set = quadrants(70, 8);
+  const folder dir;
+  const std::string shown = dir / "shown";
+  std::FILE* const out = std::fopen(shown.c_str(), "w");
+  REQUIRE(out != nullptr);
+  const kd::train::options settings{
+      .epochs = 3, .batch_size = 32, .drop_last = true, .schedule = kd::optim::schedule::one_cycle(6), .show = out};
+  {
+    tiny net(cpu, 1);
+    kd::train::trainer<tiny, kd::cross_entropy, kd::optim::adam> one(net, set, {}, {}, settings);
+    CHECK(one.steps_per_epoch() == 2);
+    CHECK(one.start_epoch().samples() == 64);
+    const auto history = kd::train::run(one);
+    CHECK(net.batches_tracked == 6);
+    CHECK(history.back().learning_rate < 1e-6);  // the end of the cycle
+    // Accuracies are counts of 64 images, not of 70.
+    for (const auto& epoch : history) CHECK(std::abs(epoch.accuracy * 64 - std::round(epoch.accuracy * 64)) <= 1e-9);
+  }
+  std::fclose(out);
+  CHECK(holds(kd::io::read_file(shown), "epoch 3/3"));
+  // A set without a remainder gives the same bits with and without it.
+  const auto even = quadrants(64, 8);
+  tiny a(cpu, 1), b(cpu, 1);
+  kd::train::fit(a, even, kd::optim::adam{}, {.epochs = 2, .batch_size = 32, .drop_last = true});
+  kd::train::fit(b, even, kd::optim::adam{}, {.epochs = 2, .batch_size = 32});
+  CHECK(equal_weights(a, b));
 }
 
 TEST_CASE("run_together: each run gives the bits that it gives alone", "[train]") {

@@ -23,7 +23,7 @@ struct argument_error : error {
 struct file_error : error {
   using error::error;
 };
-/// A NaN, or an infinity where none is allowed, in logits or loss; training stopped before it could spread.
+/// A NaN, or an infinity where none is allowed, in logits or loss; training stops before it can spread.
 struct non_finite_error : error {
   using error::error;
 };

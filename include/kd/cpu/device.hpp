@@ -28,7 +28,8 @@
 
 namespace kd::inline KD_ABI::cpu {
 
-/// Runs everything on `threads` threads of this processor; results do not depend on their number.
+/// Runs everything on `threads` threads of this processor; results do not depend on their number. Holds nothing but
+/// that number: threads of the program may share one object, each with networks of its own.
 class device {
  public:
   template <class T>

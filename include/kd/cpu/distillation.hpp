@@ -12,6 +12,8 @@
 
 #include "kd/core/abi.hpp"
 #include "kd/core/error.hpp"
+#include "kd/core/labels.hpp"
+#include "kd/core/sizes.hpp"
 #include "kd/cpu/detail/loss_block.hpp"
 #include "kd/cpu/detail/loss_row.hpp"
 #include "kd/cpu/exponential.hpp"
@@ -22,8 +24,12 @@
 
 namespace kd::inline KD_ABI::cpu {
 
-/// Bytes of scratch that either loss needs for up to `rows` rows; any alignment will do.
+/// Bytes of scratch that either loss needs for up to `rows` rows; any alignment will do. Throws argument_error where
+/// the logits themselves would not fit an address.
 constexpr std::size_t distillation_scratch(const parallel& par, std::size_t rows, std::size_t classes) {
+  // With 64 bytes a logit, more than its share of the sum below, which therefore cannot wrap.
+  (void)product_of("kd::cpu::distillation_scratch", {rows, classes, 64}, "pass fewer rows");
+  static_assert(sizeof(detail::loss_row) <= 64);
   const std::size_t threads = std::min<std::size_t>(static_cast<std::size_t>(std::max(par.threads, 1)), rows);
   const std::size_t row_floats = 3 * detail::loss_row_floats(classes) + 16;
   const std::size_t thread_bytes = row_floats * sizeof(float) + detail::loss_tiles(classes) * sizeof(detail::loss_tile);
@@ -33,11 +39,11 @@ constexpr std::size_t distillation_scratch(const parallel& par, std::size_t rows
 /// ce_weight * CE + kd_weight * T^2 KL(softmax(t/T) || softmax(z/T)), mean over the rows, and its gradient.
 ///
 /// student, teacher: [rows,classes]; labels: [rows]; d_student: [rows,classes], overwritten with d(mean
-/// loss)/d(student), null for the value alone, or `student` itself to write in place (any other overlap is not
-/// allowed). `scratch` has distillation_scratch(par, rows, classes) bytes. Rows 0 give terms of 0. Results do not
+/// loss)/d(student), null for the value alone, or `student` itself to write in place (any other overlap with the logits
+/// is refused). `scratch` has distillation_scratch(par, rows, classes) bytes. Rows 0 give terms of 0. Results do not
 /// depend on the threads. Where a row has no finite loss, the result names the first one and terms and gradient are
 /// void (rows at fault are not written); pass it through require_finite. Throws argument_error for bad options, labels,
-/// scratch or null pointers.
+/// sizes, scratch, overlaps or null pointers.
 loss_result distillation_forward_backward(const parallel& par, std::size_t rows, std::size_t classes,
                                           const float* student, const float* teacher, const std::int32_t* labels,
                                           const distillation& options, float* d_student, std::span<std::byte> scratch);
@@ -106,6 +112,12 @@ inline void loss_of_rows(const parallel& par, const loss_arguments& a, loss_row*
   });
 }
 
+/// Whether two arrays of `bytes` bytes share one.
+inline bool overlap(const float* a, const float* b, std::size_t bytes) {
+  const auto x = reinterpret_cast<std::uintptr_t>(a), y = reinterpret_cast<std::uintptr_t>(b);
+  return x < y ? y - x < bytes : x - y < bytes;
+}
+
 /// Both losses, for any vector width (the native one; 1 is the portable twin).
 template <std::size_t Width>
 inline loss_result fused_loss(const char* name, const parallel& par, loss_arguments a, std::span<std::byte> scratch) {
@@ -114,9 +126,14 @@ inline loss_result fused_loss(const char* name, const parallel& par, loss_argume
   if (!a.student || !a.labels)
     reject_argument(name, "student logits and labels must not be null", "a null pointer",
                     "pass [rows,classes] and [rows]");
+  const std::size_t bytes = product_of(name, {a.rows, a.classes, sizeof(float)}, "pass fewer rows");
   if (const std::size_t need = distillation_scratch(par, a.rows, a.classes); scratch.size() < need)
     reject_argument(name, text("scratch must have ", need, " bytes"), scratch.size(), "ask distillation_scratch");
-  require_labels(name, a.rows, a.classes, a.labels);
+  if (a.d_student && ((a.d_student != a.student && overlap(a.d_student, a.student, bytes)) ||
+                      (a.teacher && overlap(a.d_student, a.teacher, bytes))))
+    reject_argument(name, "the gradient must not share memory with the logits", "arrays that overlap",
+                    "pass an array of its own, or the student's logits themselves");
+  require_labels(name, {a.labels, a.rows}, a.classes);
   a.stream = a.d_student && a.d_student != a.student && a.rows * a.classes * sizeof(float) >= loss_streaming_bytes;
 
   const std::size_t past = reinterpret_cast<std::uintptr_t>(scratch.data()) % 64;

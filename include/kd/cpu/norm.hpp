@@ -284,7 +284,7 @@ inline void batch_norm2d_forward_train(const parallel& par, const shape& s, std:
   if (batch == 0 || s.size() == 0) return;
   if (batch * s.pixels() == 1)
     reject_argument("kd::cpu::batch_norm2d_forward_train", "training needs more than 1 value per channel",
-                    text("batch 1 of ", text_of(s)), "use a larger batch or drop the last incomplete one");
+                    text("batch 1 of ", text_of(s)), "use a larger batch, or drop the last one where it is not full");
   const detail::norm_rows rows(s, batch);
   const auto normalise = detail::normalise_form(residual != nullptr, relu);
   par.split(s.channels, [&](std::size_t begin, std::size_t end, std::size_t) {

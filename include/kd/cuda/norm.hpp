@@ -108,7 +108,7 @@ KD_HIDDEN void batch_norm2d_forward_train(const stream& s, const shape& size, st
   detail::check_norm(function, size);
   if (rows == 1)
     reject_argument(function, "training needs more than 1 value per channel", text("batch 1 of ", text_of(size)),
-                    "use a larger batch or drop the last incomplete one");
+                    "use a larger batch, or drop the last one where it is not full");
   const kernel::norm_statistics statistics{saved_mean, saved_inv_std, running_mean, running_var, epsilon, momentum};
   detail::with_column_width(detail::in_fours(size.channels, x, residual, y), [&](auto width) {
     if (rows <= detail::norm_one_block_rows) {

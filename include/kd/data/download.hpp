@@ -24,8 +24,8 @@ enum class cifar_set { cifar10, cifar100 };
 
 /// Where an archive is and what it must be; an empty checksum is not checked, but one of the two must be given.
 struct archive {
-  std::string url;
-  std::string sha256, md5;  // hexadecimal
+  std::string url = {};
+  std::string sha256 = {}, md5 = {};  // hexadecimal
 };
 
 /// The archives of https://www.cs.toronto.edu/~kriz/cifar.html (MD5 from there; SHA-256 as Ruby's torchvision and

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <limits>
 #include <span>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -14,11 +15,19 @@
 
 namespace kd::inline KD_ABI::data {
 
+namespace detail {
+
+/// Throws argument_error unless an index of 32 bits reaches every sample.
+inline void require_countable(std::string_view function, std::size_t samples) {
+  if (samples > std::numeric_limits<std::uint32_t>::max())
+    reject_argument(function, "at most 4294967295 samples", samples, "split the set");
+}
+
+}  // namespace detail
+
 /// Fills `order` with 0, 1, ..., size - 1: file order, for evaluation. At most 2^32 - 1 samples.
 inline void sequential_order(std::span<std::uint32_t> order) {
-  if (order.size() > std::numeric_limits<std::uint32_t>::max()) {
-    reject_argument("kd::data::sequential_order", "at most 4294967295 samples", order.size(), "split the set");
-  }
+  detail::require_countable("kd::data::sequential_order", order.size());
   for (std::size_t i = 0; i < order.size(); ++i) order[i] = static_cast<std::uint32_t>(i);
 }
 
@@ -38,6 +47,7 @@ inline void epoch_order(std::span<std::uint32_t> order, std::uint64_t seed, std:
 
 /// The same as a new vector.
 inline std::vector<std::uint32_t> epoch_order(std::size_t samples, std::uint64_t seed, std::uint32_t epoch) {
+  detail::require_countable("kd::data::epoch_order", samples);
   std::vector<std::uint32_t> order(samples);
   epoch_order(order, seed, epoch);
   return order;
@@ -93,31 +103,44 @@ class batches {
 /// Owns one order buffer and hands out the batches of any epoch; allocates in the constructor alone.
 class loader {
  public:
-  /// batch_size > 0 and samples > 0, otherwise argument_error.
-  loader(std::size_t samples, std::size_t batch_size, std::uint64_t seed)
-      : order_(samples), batch_size_(batch_size), seed_(seed) {
-    if (samples == 0)
-      reject_argument("kd::data::loader", "samples must be at least 1", samples, "load a data set first");
-    (void)batches(order_, batch_size);
-  }
+  /// `drop_last` leaves out the batch at the end of an epoch that is not full: other samples each time. Throws
+  /// argument_error unless batch_size and samples are at least 1, and leave a batch.
+  loader(std::size_t samples, std::size_t batch_size, std::uint64_t seed, bool drop_last = false)
+      : order_(checked(samples, batch_size, drop_last)),
+        used_(drop_last ? samples / batch_size * batch_size : samples),
+        batch_size_(batch_size),
+        seed_(seed) {}
 
   /// The shuffled batches of an epoch; valid until the next call of epoch() or in_file_order().
   batches epoch(std::uint32_t number) {
     epoch_order(order_, seed_, number);
-    return {order_, batch_size_};
+    return current();
   }
-  /// The batches of the order that was made last.
-  batches current() const { return {order_, batch_size_}; }
-  /// The batches in file order, for evaluation; valid until the next call of epoch() or in_file_order().
+  /// The batches of the epoch that was made last.
+  batches current() const { return {std::span(order_).first(used_), batch_size_}; }
+  /// All samples in file order, for evaluation; valid until the next call of epoch() or in_file_order().
   batches in_file_order() {
     sequential_order(order_);
     return {order_, batch_size_};
   }
   /// Batches per epoch.
-  std::size_t steps() const { return batches(order_, batch_size_).size(); }
+  std::size_t steps() const { return current().size(); }
 
  private:
+  /// How long the order is: the samples, once they are known to be right.
+  static std::size_t checked(std::size_t samples, std::size_t batch_size, bool drop_last) {
+    constexpr std::string_view me = "kd::data::loader";
+    if (samples == 0) reject_argument(me, "samples must be at least 1", samples, "load a data set first");
+    detail::require_countable(me, samples);
+    (void)batches({}, batch_size);
+    if (drop_last && batch_size > samples)
+      reject_argument(me, text("with drop_last, batch_size must be at most the ", samples, " samples"), batch_size,
+                      "use a smaller batch_size");
+    return samples;
+  }
+
   std::vector<std::uint32_t> order_;
+  std::size_t used_;  // so many samples of the order are in batches
   std::size_t batch_size_;
   std::uint64_t seed_;
 };

@@ -96,12 +96,11 @@ inline std::string text_of(const loss_fault& fault) {
   throw argument_error(text("text_of(loss_fault): unknown kind ", static_cast<int>(fault.kind)));
 }
 
-/// Returns the terms, or throws non_finite_error with the loss's name, the place and the step.
-inline const loss_terms& require_finite(const loss_result& result, std::string_view loss, std::size_t step) {
+/// Returns the terms, or throws non_finite_error with the loss's name and the place.
+inline const loss_terms& require_finite(const loss_result& result, std::string_view loss) {
   if (!result.finite())
-    throw non_finite_error(text(loss, ": ", text_of(result.fault), " (step ", step,
-                                "); training stopped before the weights were touched: look for bad input data or "
-                                "lower the learning rate"));
+    throw non_finite_error(text(loss, ": ", text_of(result.fault),
+                                "; terms and gradient are void: look at the logits and labels of that row"));
   return result.terms;
 }
 

@@ -4,12 +4,15 @@
 #include <algorithm>
 #include <cmath>
 #include <optional>
+#include <string_view>
 #include <utility>
 #include <vector>
 
 #include "kd/backend/device.hpp"
 #include "kd/core/image_view.hpp"
+#include "kd/core/one_thread.hpp"
 #include "kd/core/random.hpp"
+#include "kd/core/sizes.hpp"
 #include "kd/nn/activation_memory.hpp"
 #include "kd/nn/canonical.hpp"
 #include "kd/nn/plan.hpp"
@@ -20,7 +23,9 @@ namespace kd::inline KD_ABI {
 /// tensor lies in them), and its activations; knows how the pixels of its images are normalised, since its weights are
 /// right for that alone.
 ///
-/// Buffers grow to the largest batch seen and are then kept: a training step allocates nothing. Move-only.
+/// Buffers grow to the largest batch seen and are then kept: a training step allocates nothing. Move-only. One thread
+/// at a time may use a network, since its activations are in it: while a pass runs or `use` is held, a call from
+/// another thread throws argument_error.
 template <class Model, backend::device Device>
 class network {
  public:
@@ -67,6 +72,7 @@ class network {
   bool pixels_given() const { return pixels_given_; }
   /// Takes over the normalisation that the weights were trained with, as load_weights does.
   void set_pixels(const normalisation& pixels) {
+    const auto mine = use();
     check_normalisation("kd::network", pixels, plan::input.channels);
     normalisation used{{0, 0, 0}, {1, 1, 1}};
     for (std::size_t c = 0; c < normalisation::used(plan::input.channels); ++c) {
@@ -78,31 +84,46 @@ class network {
     ++layout_;
   }
 
-  /// Makes room for batches of up to `batch` samples.
+  /// Keeps other threads out until what it returns goes: for a loop of your own, from input() until the results are
+  /// read. predict, evaluate and training take it themselves.
+  one_thread::use use() const { return user_.take("kd::network"); }
+
+  /// Takes memory for batches of up to `batch` samples. Throws argument_error where no address reaches as far, and
+  /// device_error where the memory is not there.
   void reserve(std::size_t batch, bool training) {
-    const std::size_t padded = Device::padded(batch);
-    grow(arena_, (training ? train_memory::size : infer_memory::size) * padded);
+    const auto mine = use();
+    const std::size_t floats = training ? train_memory::size : infer_memory::size;
+    (void)product_of("kd::network::reserve", {std::max<std::size_t>(floats, 1), batch, sizeof(float)},
+                     "use a smaller batch_size");
+    grow(arena_, floats * Device::padded(batch));
     grow(scratch_, scratch_size(batch, std::make_index_sequence<plan::node_count>{}));
   }
 
   /// Changes whenever a buffer has moved or the normalisation is another: a step that was recorded before is void then.
   std::uint32_t layout() const { return layout_; }
 
-  /// Where the input of the next forward pass goes, in the device's layout.
+  /// Where the input of the next forward pass goes, in the device's layout. A pass is refused (argument_error) unless
+  /// it is of the batch and the mode that were given here last.
   float* input(std::size_t batch, bool training) {
+    const auto mine = use();
+    if (batch == 0) reject_argument("kd::network::input", "batch must be at least 1", batch, "pass a sample or more");
     reserve(batch, training);
+    batch_ = batch;
+    training_ = training;
     return arena_.data() + (training ? train_memory::value(0) : infer_memory::value(0)) * Device::padded(batch);
   }
 
   /// Runs the network on what lies in input(); returns the logits in the device's layout. Evaluation uses the running
   /// statistics and no dropout.
   const float* forward_infer(std::size_t batch) {
-    reserve(batch, false);
+    const auto mine = use();
+    require_input("kd::network::forward_infer", batch, false);
     forward<false>(batch, {}, std::make_index_sequence<plan::node_count>{});
     return arena_.data() + infer_memory::value(plan::output_value) * Device::padded(batch);
   }
   const float* forward_train(std::size_t batch, step_random random) {
-    reserve(batch, true);
+    const auto mine = use();
+    require_input("kd::network::forward_train", batch, true);
     forward<true>(batch, random, std::make_index_sequence<plan::node_count>{});
     ++batches_tracked;
     return arena_.data() + train_memory::value(plan::output_value) * Device::padded(batch);
@@ -110,10 +131,13 @@ class network {
 
   /// Where the gradient of the logits goes before backward(), in the device's layout.
   float* logits_gradient(std::size_t batch) {
+    require_input("kd::network::logits_gradient", batch, true);
     return arena_.data() + train_memory::gradient(plan::output_value) * Device::padded(batch);
   }
   /// Fills gradients() from the gradient of the logits and the activations of the last forward_train().
   void backward(std::size_t batch, step_random random) {
+    const auto mine = use();
+    require_input("kd::network::backward", batch, true);
     backward(batch, random, std::make_index_sequence<plan::node_count>{});
   }
 
@@ -127,12 +151,13 @@ class network {
       ordinal += info.spec.trainable ? 1 : 0;
       nn::from_canonical(info.spec, tensor.data(), (info.spec.trainable ? weights : state).data() + info.offset);
     }
+    const auto mine = use();
     device_->upload(weights.data(), parameter_floats, parameters_.data());
     device_->upload(state.data(), state_floats, state_.data());
     batches_tracked = 0;
   }
 
-  /// One tensor in PyTorch's order, on the host.
+  /// One tensor of plan::tensors in PyTorch's order, on the host.
   std::vector<float> read(const nn::tensor_info& info) const {
     return read(info, info.spec.trainable ? parameters() : state());
   }
@@ -140,15 +165,20 @@ class network {
   std::vector<float> read_gradient(const nn::tensor_info& info) const { return read(info, gradients()); }
   /// The same tensor in another buffer of the device that has the layout of the parameters: an optimiser's state.
   std::vector<float> read(const nn::tensor_info& info, const float* buffer) const {
+    const auto mine = use();
+    require_tensor("kd::network::read", info, buffer);
     std::vector<float> stored(info.spec.size()), canonical(info.spec.size());
     device_->download(buffer + info.offset, stored.size(), stored.data());
     nn::to_canonical(info.spec, stored.data(), canonical.data());
     return canonical;
   }
+  /// Takes info.spec.size() floats.
   void write(const nn::tensor_info& info, const float* canonical) {
     write(info, canonical, info.spec.trainable ? parameters() : state());
   }
   void write(const nn::tensor_info& info, const float* canonical, float* buffer) {
+    const auto mine = use();
+    require_tensor("kd::network::write", info, buffer);
     std::vector<float> stored(info.spec.size());
     nn::from_canonical(info.spec, canonical, stored.data());
     device_->upload(stored.data(), stored.size(), buffer + info.offset);
@@ -179,8 +209,30 @@ class network {
 
   void grow(buffer<float>& b, std::size_t floats) {
     if (b.size() >= floats) return;
+    batch_ = 0;  // what lay in input() is gone
     b = device_->template allocate<float>(floats);
     ++layout_;
+  }
+
+  void require_input(std::string_view function, std::size_t batch, bool training) const {
+    if (batch != 0 && batch == batch_ && training == training_) return;
+    const auto mode = [](std::size_t samples, bool trains) {
+      return text("batch ", samples, trains ? " in training" : " in evaluation");
+    };
+    reject_argument(function, text("the pass must be that of the last input(): ", mode(batch_, training_)),
+                    mode(batch, training), "call input() with this batch and mode, and fill it, before each pass");
+  }
+  /// `buffer` is the state, or has the layout of the parameters.
+  void require_tensor(std::string_view function, const nn::tensor_info& info, const float* buffer) const {
+    const bool trainable = buffer != state();
+    if (info.spec.trainable == trainable)
+      for (const nn::tensor_info& own : plan::tensors)
+        if (own.name.view() == info.name.view() && own.offset == info.offset && own.spec.size() == info.spec.size())
+          return;
+    reject_argument(function,
+                    trainable ? "the tensor must be a trainable one of plan::tensors"
+                              : "the tensor must be a running statistic of plan::tensors",
+                    info.name.view(), "loop over the tensors of this network's own plan");
   }
 
   static void fill_initial(const nn::parameter& p, std::uint64_t seed, std::uint32_t ordinal, std::vector<float>& out) {
@@ -282,6 +334,9 @@ class network {
   Device* device_;
   bool pixels_given_;
   normalisation pixels_{};
+  mutable one_thread user_;
+  std::size_t batch_ = 0;  // of the last input(); 0: none
+  bool training_ = false;
   std::uint32_t layout_ = 0;
   buffer<float> parameters_, gradients_, state_, fixed_, arena_, scratch_;
 };

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cmath>
+#include <cstddef>
 #include <numbers>
 #include <string_view>
 
@@ -64,6 +65,10 @@ struct schedule {
 
   /// Throws argument_error on an option that this kind uses and that is NaN or out of range.
   void validate() const;
+
+  /// The same, and where a training of `epochs` epochs of `steps_per_epoch` would go past the end of one_cycle, which
+  /// has no rate there. The other kinds go on for ever: after its period, the cosine rises again, as in torch.
+  void validate(std::size_t epochs, std::size_t steps_per_epoch) const;
 };
 
 inline double schedule::rate(double base, double position) const {
@@ -114,6 +119,16 @@ inline void schedule::validate() const {
   }
   reject_argument("kd::optim::schedule", "the shape must be one of the enumeration", static_cast<int>(shape),
                   "use schedule::constant, step, cosine or one_cycle");
+}
+
+inline void schedule::validate(std::size_t epochs, std::size_t steps_per_epoch) const {
+  validate();
+  if (shape != kind::one_cycle) return;
+  const double training = static_cast<double>(epochs) * static_cast<double>(steps_per_epoch);
+  if (training > steps)
+    reject_argument("kd::optim::schedule",
+                    text("one_cycle must reach over ", epochs, " epochs of ", steps_per_epoch, " steps"), steps,
+                    text("pass schedule::one_cycle(", training, "), or train for fewer epochs"));
 }
 
 }  // namespace kd::inline KD_ABI::optim

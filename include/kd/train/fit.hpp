@@ -97,9 +97,6 @@ std::vector<epoch_record> fit(Network& network, const data::dataset& set, const 
 template <class Network, class Optimiser>
 std::vector<epoch_record> distil(Network& student, const cached_teacher& teacher, const data::dataset& set,
                                  const distillation& loss, const Optimiser& optimiser, const options& settings = {}) {
-  if (settings.augment.any())
-    reject_argument("kd::train::distil", "cached teacher logits need the same images in every epoch", "augmentation",
-                    "pass the teacher network instead of its logits");
   trainer<Network, distillation, Optimiser, cached_teacher> one(student, set, loss, optimiser, settings, teacher);
   return run(one);
 }
@@ -110,7 +107,8 @@ std::vector<epoch_record> distil(Network& student, const tensor<float, 2>& teach
 }
 
 /// Distils from a teacher network: from its cached logits, computed once, or, with augmentation, from its forward pass
-/// on every batch.
+/// on every batch. Without augmentation the student may be its own teacher: it learns from what it said at the start.
+/// With augmentation that is refused (argument_error).
 template <class Network, class Teacher, class Optimiser>
 requires requires { typename Teacher::plan; }
 std::vector<epoch_record> distil(Network& student, Teacher& teacher, const data::dataset& set, const distillation& loss,
@@ -127,9 +125,11 @@ std::vector<epoch_record> distil(Network& student, Teacher& teacher, const data:
   return run(one);
 }
 
-/// What a network gets right on one split.
+/// What a network gets right on one split. Throws argument_error where images and labels do not fit the network or each
+/// other.
 template <class Network>
 evaluation evaluate(Network& network, const data::split& split, std::size_t batch_size = 128) {
+  data::require_samples("kd::train::evaluate", split, Network::plan::input, Network::classes);
   return evaluate_logits(predict(network, split.images, batch_size), split.labels);
 }
 

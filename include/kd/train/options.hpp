@@ -13,8 +13,9 @@ namespace kd::inline KD_ABI::train {
 /// Settings of a run, beside the optimiser and the loss.
 struct options {
   std::size_t epochs = 10;
-  std::size_t batch_size = 128;
-  std::uint64_t seed = 0;  // of the order of samples, the augmentation and dropout
+  std::size_t batch_size = 128;  // more than the set's images are a batch of all of them
+  bool drop_last = false;        // leave out the batch at the end of each epoch that is not full
+  std::uint64_t seed = 0;        // of the order of samples, the augmentation and dropout
   augmentation augment = {};
   optim::schedule schedule = {};  // factor on the optimiser's learning rate
   std::string name = "network";   // in progress and logs

@@ -121,6 +121,7 @@ io::json recipe(const Loss& loss, const Optimiser& optimiser, const options& set
   detail::describe(out, optimiser);
   detail::describe(out, settings.schedule);
   out["batch_size"] = settings.batch_size;
+  out["drop_last"] = settings.drop_last;
   out["seed"] = settings.seed;
   io::json pixels = io::json::array();
   for (const float x : inputs.pixels.mean) pixels.push_back(x);

@@ -26,7 +26,8 @@
 namespace kd::inline KD_ABI::train {
 
 /// Trains `Network` on one split of a data set. `Loss` is cross_entropy or distillation, `Optimiser` one of optim/,
-/// `Teacher` one of teacher.hpp. All buffers are made here; step() allocates nothing.
+/// `Teacher` one of teacher.hpp. All buffers are made here; step() allocates nothing. Network, data set and teacher
+/// must outlive the trainer, which reads them in every step.
 template <class Network, class Loss, class Optimiser, class Teacher = no_teacher>
 class trainer {
  public:
@@ -42,22 +43,23 @@ class trainer {
                 "kd::train::trainer: the teacher must be no_teacher, cached_teacher or live_teacher");
   static constexpr bool rows_in_place = device_type::rows_in_place && Network::plan::output.row;
 
+  /// Throws argument_error where data, network, teacher and settings do not fit together for as many epochs as the
+  /// settings say: nothing of that kind is left for the steps. Touches nothing then.
   trainer(Network& network, const data::dataset& set, const Loss& loss, const Optimiser& optimiser,
           const options& settings, Teacher teacher = {})
-      : network_(&network),
+      : network_(checked(network, set, loss, optimiser, settings, teacher)),
         set_(&set),
         loss_(loss),
         optimiser_(optimiser),
         settings_(settings),
         teacher_(teacher),
-        order_(set.train.size(), settings.batch_size, settings.seed),
+        order_(set.train.size(), settings.batch_size, settings.seed, settings.drop_last),
         images_(network.device().resident(std::span<const std::uint8_t>(set.train.images))),
         labels_(network.device().resident(std::span<const std::int32_t>(set.train.labels))),
         teacher_table_(network.device().resident(table_of(teacher))),
         places_(network.device().plan_update(live::runs(optimiser.keeps_weights_without_gradient()))) {
-    check(set);
     auto& device = network.device();
-    const std::size_t batch = settings.batch_size, rows = batch * classes;
+    const std::size_t batch = std::min(settings.batch_size, set.train.size()), rows = batch * classes;
     samples_ = device.template allocate<std::uint32_t>(set.train.size());
     table_.resize(order_.steps());
     scalars_ = device.template allocate<step_scalars>(table_.size());
@@ -77,6 +79,8 @@ class trainer {
     if (settings.show) progress_.emplace(progress_options::detect(settings.show), settings.name, settings.epochs);
     if constexpr (has_live) teacher.network->reserve(batch, false);
   }
+  /// A temporary data set would be gone before the first step.
+  trainer(Network&, const data::dataset&&, const Loss&, const Optimiser&, const options&, Teacher = {}) = delete;
 
   /// Epochs that are done, in this process or before a resume.
   const std::vector<epoch_record>& history() const { return history_; }
@@ -84,8 +88,9 @@ class trainer {
   const options& settings() const { return settings_; }
   std::size_t steps_per_epoch() const { return order_.steps(); }
 
-  /// Trains on every sample once, in the order that (seed, epoch) gives, and returns what happened. Throws
-  /// non_finite_error where a step met a NaN: its update and those behind it were not done.
+  /// Trains on every sample once (with drop_last, on those in full batches), in the order that (seed, epoch) gives, and
+  /// returns what happened. Throws non_finite_error, with the sample, where a step met a NaN: its update and those
+  /// after it were not done.
   const epoch_record& run_epoch() {
     const data::batches all = start_epoch();
     for (std::size_t b = 0; b < all.size(); ++b) {
@@ -108,6 +113,7 @@ class trainer {
     return all;
   }
   const epoch_record& finish_epoch() {
+    require_epoch("kd::train::trainer::finish_epoch");
     const loss_meter sum = read_meter();
     require_finite_steps(sum);
     const loss_terms terms = sum.means();
@@ -144,11 +150,13 @@ class trainer {
     device.upload(table_.data(), all.size(), scalars_.data());
     epoch_begins_at_ = epoch * all.size();
     next_ = all.size();  // whichever batch comes first sets the position
+    epoch_has_begun_ = true;
     return all;
   }
 
   /// One step of the epoch that begin_epoch fixed, and its terms: gather, forward, loss, backward, update. Throws
-  /// non_finite_error before a NaN reaches the weights.
+  /// non_finite_error before a NaN reaches the weights, and argument_error before begin_epoch and for a batch that the
+  /// epoch does not have.
   loss_terms step(std::size_t batch_number) {
     clear_meter();
     enqueue_step(batch_number);
@@ -159,13 +167,16 @@ class trainer {
 
   /// The same without waiting for it: what it gave is in finish_epoch's record.
   void enqueue_step(std::size_t batch_number) {
+    require_epoch("kd::train::trainer::enqueue_step");
+    const std::size_t count = order_.current()[batch_number].size();
+    const auto student_is_mine = network_->use();
+    [[maybe_unused]] const auto teacher_is_mine = use_of(teacher_);
     auto& device = network_->device();
     if (batch_number != next_) {
       const auto position = static_cast<std::uint32_t>(batch_number);
       device.upload(&position, 1, position_.data());
     }
     next_ = batch_number + 1;
-    const std::size_t count = order_.current()[batch_number].size();
     const std::int64_t tracked = network_->batches_tracked;
     std::uint64_t teacher_layout = 0;
     if constexpr (has_live) teacher_layout = teacher_.network->layout();
@@ -252,32 +263,89 @@ class trainer {
   void require_finite_steps(const loss_meter& sum, std::size_t first = 0) const {
     if (sum.fault_kind == 0) return;
     const std::size_t step = device_type::runs_at_once ? first : first + static_cast<std::size_t>(sum.fault_step);
-    require_finite({{}, sum.fault()}, text(settings_.name, ": ", Loss::name), epoch_begins_at_ + step + 1);
+    const loss_fault fault = sum.fault();
+    const std::span<const std::uint32_t> batch = order_.current()[step];
+    if (fault.row >= batch.size())
+      throw error(text("kd::train::trainer: a fault at row ", fault.row, " of a batch of ", batch.size()));
+    throw non_finite_error(text(settings_.name, ": ", Loss::name, ": ", text_of(fault), " of step ",
+                                epoch_begins_at_ + step + 1, ", training sample ", batch[fault.row],
+                                "; training stopped before the weights were touched: look at this sample, or lower the "
+                                "learning rate"));
+  }
+  void require_epoch(std::string_view function) const {
+    if (!epoch_has_begun_)
+      reject_argument(function, "an epoch must have begun", "none", "call start_epoch or begin_epoch first");
+  }
+  /// Keeps other threads from a live teacher; nothing where there is none.
+  static auto use_of(const Teacher& teacher) {
+    if constexpr (requires { teacher.network->use(); })
+      return teacher.network->use();
+    else
+      return 0;
   }
 
-  void check(const data::dataset& set) const {
+  /// The network, once everything is known to fit.
+  static Network* checked(Network& network, const data::dataset& set, const Loss& loss, const Optimiser& optimiser,
+                          const options& settings, const Teacher& teacher) {
     constexpr std::string_view me = "kd::train::trainer";
-    if constexpr (has_live)  // its kernels would go into another stream, and be no part of the recorded step
-      if (static_cast<const void*>(&teacher_.network->device()) != &network_->device())
-        reject_argument(me, "a live teacher must be on the student's device object", "a teacher on another one",
-                        "make both networks with one device, or compute the teacher's logits before");
-    loss_.validate();
-    optimiser_.validate();
-    settings_.schedule.validate();
+    loss.validate();
+    optimiser.validate();
     if (!(set.image == Network::plan::input))
       reject_argument(me, text("images of the network's input shape ", text_of(Network::plan::input)),
                       text_of(set.image), "train a network for these images");
     if (set.classes != classes)
       reject_argument(me, text("a data set of the network's ", classes, " classes"), set.classes,
                       "use a network with as many outputs as the data has classes");
-    for (std::size_t i = 0; i < set.train.size(); ++i)
-      if (set.train.labels[i] < 0 || static_cast<std::size_t>(set.train.labels[i]) >= classes)
-        reject_argument(me, text("label ", i, " must be in [0, ", classes, ")"), set.train.labels[i], "check the data");
-    if constexpr (has_cache)
-      if (teacher_.logits->extent(0) != set.train.size() || teacher_.logits->extent(1) != classes)
-        reject_argument(me, text("teacher logits [", set.train.size(), ",", classes, "], one row per training sample"),
-                        text("[", teacher_.logits->extent(0), ",", teacher_.logits->extent(1), "]"),
+    data::require_samples(me, set.train, set.image, classes);
+    require_batches(set.train.size(), settings);
+    if (settings.augment.crop_padding > std::max(set.image.height, set.image.width))
+      reject_argument(me, text("crop_padding must be at most the image's extents ", text_of(set.image)),
+                      settings.augment.crop_padding, "beyond that crops are all black; 4 is usual for 32x32");
+    if constexpr (has_cache || has_live) require_teacher(network, set.train.size(), settings, teacher);
+    return &network;
+  }
+  static void require_teacher(const Network& network, std::size_t samples, const options& settings,
+                              const Teacher& teacher) {
+    constexpr std::string_view me = "kd::train::trainer";
+    if constexpr (has_cache) {
+      if (teacher.logits == nullptr)
+        reject_argument(me, "cached_teacher needs logits", "a null pointer", "pass cached_teacher{&logits}");
+      if (teacher.logits->extent(0) != samples || teacher.logits->extent(1) != classes)
+        reject_argument(me, text("teacher logits [", samples, ",", classes, "], one row per training sample"),
+                        text("[", teacher.logits->extent(0), ",", teacher.logits->extent(1), "]"),
                         "compute them on the same training set");
+      if (settings.augment.any())
+        reject_argument(me, "cached teacher logits need the same images in every epoch", "augmentation",
+                        "pass the teacher network instead of its logits");
+    } else {
+      if (teacher.network == nullptr)
+        reject_argument(me, "live_teacher needs a network", "a null pointer", "pass live_teacher<Network>{&network}");
+      if (static_cast<const void*>(teacher.network) == static_cast<const void*>(&network))
+        reject_argument(me,
+                        "teacher and student must be two networks: a live teacher reads every batch between the "
+                        "student's passes",
+                        "one object as both", "make a second network, and load the weights into it");
+      // Its kernels would go into another stream, and be no part of the recorded step.
+      if (static_cast<const void*>(&teacher.network->device()) != static_cast<const void*>(&network.device()))
+        reject_argument(me, "a live teacher must be on the student's device object", "a teacher on another one",
+                        "make both networks with one device, or compute the teacher's logits before");
+    }
+  }
+  /// What can be said of an epoch's batches before the first one.
+  static void require_batches(std::size_t samples, const options& settings) {
+    constexpr std::string_view me = "kd::train::trainer";
+    const data::loader order(samples, settings.batch_size, settings.seed, settings.drop_last);
+    settings.schedule.validate(settings.epochs, order.steps());
+    const std::size_t last = order.current()[order.steps() - 1].size();
+    if (last != 1) return;
+    for (const nn::node& n : Network::plan::nodes)
+      if (n.kind == nn::layer_kind::batch_norm2d && n.in.pixels() == 1)
+        reject_argument(me,
+                        text("every batch must have at least 2 images: \"", n.name.view(), "\", batch norm of ",
+                             text_of(n.in), ", has one value per channel of a single image"),
+                        text(samples, " images in batches of ", settings.batch_size),
+                        samples == 1 || settings.batch_size == 1 ? "use a larger batch_size, on more images"
+                                                                 : "set drop_last, or use another batch_size");
   }
 
   Network* network_;
@@ -294,6 +362,7 @@ class trainer {
   typename device_type::recordings recordings_;
   std::vector<step_scalars> table_;  // of the epoch's steps, on the host
   std::size_t next_ = 0, epoch_begins_at_ = 0;
+  bool epoch_has_begun_ = false;
   std::chrono::steady_clock::time_point start_;
   buffer<step_scalars> scalars_, current_;
   buffer<std::uint32_t> samples_, position_, batch_indices_;
