@@ -16,8 +16,9 @@ struct settings {
   int threads = kd::cpu::parallel::available();
 };
 
+/// Whether every image has a prediction.
 template <class Model, class Device>
-void evaluate_model(const settings& s, const kd::data::dataset& set, Device& device) {
+bool evaluate_model(const settings& s, const kd::data::dataset& set, Device& device) {
   std::optional<kd::normalisation> pixels;  // what the file says, unless it was asked for
   if (!s.pixels.empty()) pixels = s.pixels == "cifar10" ? kd::cifar10_normalisation : kd::imagenet_normalisation;
   kd::network<Model, Device> network(device, 0, pixels);
@@ -41,10 +42,17 @@ void evaluate_model(const settings& s, const kd::data::dataset& set, Device& dev
     file.write(s.logits);
     std::printf("logits: %s\n", s.logits.c_str());
   }
+  if (result.non_finite > 0)
+    std::fprintf(
+        stderr,
+        "evaluate: the logits of %zu of %zu images are not finite, and were counted as wrong; %s is damaged, or "
+        "of a training that had diverged\n",
+        result.non_finite, result.samples, s.weights.c_str());
+  return result.non_finite == 0;
 }
 
 template <std::size_t Classes, class Device>
-void evaluate_classes(const settings& s, const kd::data::dataset& set, Device& device) {
+bool evaluate_classes(const settings& s, const kd::data::dataset& set, Device& device) {
   if (s.model == "ResNet18") return evaluate_model<kd::models::ResNet18Of<Classes>>(s, set, device);
   if (s.model == "LightNN") return evaluate_model<kd::models::LightNNOf<Classes>>(s, set, device);
   return evaluate_model<kd::models::SimpleNNOf<Classes>>(s, set, device);
@@ -54,6 +62,7 @@ void evaluate_classes(const settings& s, const kd::data::dataset& set, Device& d
 
 int main(int argc, char** argv) {
   settings s;
+  bool finite = false;
   CLI::App app{"kd evaluate: accuracy of a checkpoint on the test set"};
   app.add_option("--model", s.model)->required()->check(CLI::IsMember({"ResNet18", "LightNN", "SimpleNN"}));
   app.add_option("--weights", s.weights, "safetensors file with PyTorch's names")->required();
@@ -81,14 +90,11 @@ int main(int argc, char** argv) {
     const kd::device_choice choice{
         .device = s.device, .threads = s.threads, .precision = kd::precision_of(s.precision)};
     kd::with_device(choice, [&](auto& device) {
-      if (set.classes == 100)
-        evaluate_classes<100>(s, set, device);
-      else
-        evaluate_classes<10>(s, set, device);
+      finite = set.classes == 100 ? evaluate_classes<100>(s, set, device) : evaluate_classes<10>(s, set, device);
     });
   } catch (const std::exception& e) {
     std::fprintf(stderr, "evaluate: %s\n", e.what());
     return 1;
   }
-  return 0;
+  return finite ? 0 : 1;
 }

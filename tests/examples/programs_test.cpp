@@ -71,6 +71,21 @@ std::string tables_of(const std::string& text) {
 
 }  // namespace
 
+TEST_CASE("evaluate: logits that are not finite are counted, and the exit code is 1", "[examples]") {
+  const folder dir;
+  write_cifar10(dir / "data", 4);
+  kd::cpu::device cpu(1);
+  kd::network<kd::models::SimpleNN, kd::cpu::device> network(cpu, 0);
+  // Finite weights, whose products overflow.
+  for (std::size_t i = 0; i < network.parameter_floats; ++i) network.parameters()[i] = 3e38f;
+  kd::train::save_weights(network, dir / "weights");
+  const outcome result =
+      run("evaluate", "--model SimpleNN --weights '" + dir / "weights" + "' --data '" + dir / "data" + "'");
+  INFO(result.text);
+  CHECK(result.code == 1);
+  CHECK(holds(result.text, "top-1 0.00 %, top-5 0.00 %", "logits of 4 of 4 images are not finite", dir / "weights"));
+}
+
 TEST_CASE("report: nine runs, tables, figure and results.json; a second start does nothing twice", "[examples]") {
   const folder dir;
   write_cifar10(dir / "data", 40);

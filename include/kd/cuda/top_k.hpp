@@ -12,7 +12,7 @@ namespace kd::inline KD_ABI::cuda {
 
 /// Adds to counts[0] the rows whose label has the largest logit, and to counts[1] those whose label is among the k
 /// largest; of equal logits the first class counts, as in kd::train::evaluate_logits. A row whose label's logit is NaN,
-/// or whose label is no class, counts nowhere.
+/// or whose label is no class, counts nowhere; a NaN elsewhere, which evaluate_logits counts as wrong, is no hindrance.
 /// @param logits [rows][classes]
 /// @param labels [rows]
 /// @param counts [2] in device memory, set to 0 before the first batch
