@@ -162,7 +162,7 @@ io::json made_with(const Device& device) {
   io::json out = io::json::object();
   out["kd_version"] = version;
   out["device"] = Device::name;
-  if constexpr (requires { device.description(); }) out["gpu"] = device.description();
+  if constexpr (requires { device.description(); }) out["description"] = device.description();
   if constexpr (requires { device.threads().threads; }) out["threads"] = device.threads().threads;
   out["instruction_set"] = instruction_set;
   return out;
