@@ -151,8 +151,8 @@ TEST_CASE("download: what a killed process left is removed, and a second process
   download_cifar(cifar_set::cifar10, home.path(), archive);
   CHECK(entries(home.path()) == 1);
   const kd::io::file_lock other(home / ".kd-download.lock", "", "");
-  CHECK(has(message([&] { download_cifar(cifar_set::cifar10, home.path(), archive); }),
-            home.path().string() + ": is in use by process "));
+  CHECK(holds(message_of<kd::file_error>([&] { download_cifar(cifar_set::cifar10, home.path(), archive); }),
+              home.path().string() + ": is in use by process "));
 }
 
 TEST_CASE("download: open fetches nothing where the set is there", "[data][download]") {
@@ -164,8 +164,9 @@ TEST_CASE("download: open fetches nothing where the set is there", "[data][downl
   for (const std::string& folder : {home.path().string(), set})
     CHECK(kd::data::open({.folder = folder, .download = true}).train.size() == 5);
   fs::remove(set + "/data_batch_2.bin");
-  CHECK(has(message([&] { (void)kd::data::open({.folder = home.path().string(), .download = true}); }),
-            "curl: cannot be started"));
+  CHECK(holds(
+      message_of<kd::file_error>([&] { (void)kd::data::open({.folder = home.path().string(), .download = true}); }),
+      "curl: cannot be started"));
   setenv("PATH", path.c_str(), 1);
 }
 
