@@ -37,7 +37,7 @@ void make_weights(Device& device, const std::string& path) {
   set.classes = 1000;
   kd::network<kd::models::ResNet18Of<1000, image>, Device> network(device, 1);
   kd::train::fit(network, set, kd::optim::adam{},
-                 {.epochs = 4, .batch_size = 32, .name = "1,000 classes", .show = stderr});
+                 {.epochs = 3, .batch_size = 32, .name = "1,000 classes", .show = stderr});
   kd::train::save_weights(network, path);
 }
 
@@ -60,7 +60,7 @@ int main(int argc, char** argv) try {
     std::printf("%s: all but", path.c_str());
     for (const std::string& name : left_out.skipped) std::printf(" %s", name.c_str());
     std::printf("\n");
-    kd::train::options settings{.epochs = 5, .batch_size = 32, .name = "fine-tuned", .show = stderr};
+    kd::train::options settings{.epochs = 4, .batch_size = 32, .name = "fine-tuned", .show = stderr};
     kd::train::fit(tuned, set, kd::optim::adam{.learning_rate = 3e-4}, settings);
     settings.name = "from initial weights";
     kd::train::fit(fresh, set, kd::optim::adam{.learning_rate = 3e-4}, settings);
