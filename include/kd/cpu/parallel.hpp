@@ -29,7 +29,7 @@ struct parallel {
 
   constexpr parallel() = default;
   /// Throws argument_error unless 1 <= threads <= most_threads.
-  constexpr explicit parallel(int count) : threads(count) {
+  constexpr parallel(int count) : threads(count) {
     if (count < 1)
       reject_argument("kd::cpu::parallel", "threads must be at least 1", count, "pass --threads 1 or more");
     if (count > most_threads)
