@@ -177,7 +177,8 @@ TEST_CASE("trainer: drop_last takes full batches alone, in steps, rates, terms a
     CHECK(net.batches_tracked == 6);
     CHECK(history.back().learning_rate < 1e-6);  // the end of the cycle
     // Accuracies are counts of 64 images, not of 70.
-    for (const auto& epoch : history) CHECK(std::abs(epoch.accuracy * 64 - std::round(epoch.accuracy * 64)) <= 1e-9);
+    for (const auto& epoch : history)
+      CHECK(near(epoch.accuracy * 64, std::round(epoch.accuracy * 64), {.absolute = 1e-9}));
   }
   std::fclose(out);
   CHECK(holds(kd::io::read_file(shown), "epoch 3/3"));
