@@ -184,6 +184,14 @@ TEST_CASE("weights: a prefix of all names is found, and stripped where it is ask
   CHECK(equal_weights(net, tiny(cpu, 2)));
   kd::train::load_weights(net, dir / "average", {.strip_prefix = "module.", .skip = {"n_averaged"}});
   CHECK(equal_weights(net, source));
+  // The advice skips nothing of the network's own.
+  for (const auto& [name, prefix] :
+       {std::pair{"optimizer.0.8.weight", "optimizer."}, {"8.extra", "8.extra"}, {"8.aux.weight", "8.aux."}}) {
+    write_renamed(source, "", dir / "more", {name});
+    CHECK(holds(message_of<kd::file_error>([&] { kd::train::load_weights(net, dir / "more"); }), name,
+                "does not belong", kd::text(".skip = {\"", prefix, "\"}")));
+    kd::train::load_weights(net, dir / "more", {.skip = {prefix}});
+  }
   // Two names that become one.
   write_renamed(source, "module.", dir / "twice", {"0.weight"});
   CHECK(holds(

@@ -136,7 +136,7 @@ load_result read_weights(const io::safetensors_file& file, Network& network, con
       throw file_error(text(file.path(), ": tensor \"", tensor->name, "\" ", io::text_of(tensor->shape),
                             " does not belong to this network of ", Network::plan::tensors.size(),
                             " tensors; give the network that the file was saved from, or load it with .skip = {\"",
-                            detail::module_of(name), "\"}"));
+                            detail::foreign_prefix(name, own), "\"}"));
     result.unexpected.push_back(tensor->name);
   }
   for (const auto& [info, canonical] : values) network.write(*info, canonical.data());

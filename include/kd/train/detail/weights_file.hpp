@@ -10,6 +10,7 @@
 #include <functional>
 #include <map>
 #include <optional>
+#include <set>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -36,6 +37,16 @@ inline bool begins_with_any(std::string_view name, const std::vector<std::string
 inline std::string module_of(std::string_view name) {
   const std::size_t dot = name.rfind('.');
   return std::string(dot == name.npos ? name : name.substr(0, dot + 1));
+}
+
+/// "optimizer." of "optimizer.0.fc.weight": the shortest prefix that skips a tensor and none of the network's own.
+inline std::string foreign_prefix(std::string_view name, const std::set<std::string, std::less<>>& own) {
+  for (std::size_t dot = name.find('.'); dot != name.npos; dot = name.find('.', dot + 1)) {
+    const std::string_view prefix = name.substr(0, dot + 1);
+    const auto first = own.lower_bound(prefix);
+    if (first == own.end() || !first->starts_with(prefix)) return std::string(prefix);
+  }
+  return std::string(name);
 }
 
 /// The tensors of a file under the names that they have without a prefix; names that lack it stay as they are.
