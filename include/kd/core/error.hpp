@@ -2,6 +2,7 @@
 #pragma once
 
 #include <charconv>
+#include <cstddef>
 #include <stdexcept>
 #include <string>
 #include <string_view>
@@ -44,7 +45,7 @@ void append(std::string& out, Number part) {
   } else {
     char digits[64];
     const auto end = std::to_chars(digits, digits + sizeof digits, part).ptr;
-    out.append(digits, end);
+    out.append(digits, static_cast<std::size_t>(end - digits));
   }
 }
 
