@@ -17,7 +17,7 @@ int main() try {
     kd::network<Student, device_type> teacher(device, 1), student(device, 2);
     const auto epochs = kd::train::distil(student, teacher, set, kd::distillation{.temperature = 2},
                                           kd::optim::adam{.learning_rate = 1e-3}, {.epochs = 1, .batch_size = 16});
-    std::printf("kd %s on %s: loss %.4f\n", kd::version, device_type::name, epochs.back().loss);
+    std::printf("kd %s on %s: loss %.4f\n", kd::version, device.description().c_str(), epochs.back().loss);
   });
 } catch (const std::exception& e) {
   std::fprintf(stderr, "downstream: %s\n", e.what());
