@@ -18,7 +18,8 @@
 #include <memory>
 #include <sstream>
 #include <string>
-#include <string_view>
+
+#include "train/option.hpp"
 
 namespace {
 
@@ -274,21 +275,14 @@ void serve(Device& device) {
   }
 }
 
-/// What follows --NAME on the command line, or `otherwise`.
-std::string option(int argc, char** argv, std::string_view name, const char* otherwise) {
-  for (int i = 1; i + 1 < argc; ++i)
-    if (argv[i] == name) return argv[i + 1];
-  return otherwise;
-}
-
 }  // namespace
 
 int main(int argc, char** argv) {
   try {
-    const std::string threads = option(argc, argv, "--threads", "2");
-    const kd::device_choice choice{.device = option(argc, argv, "--device", "cpu"),
+    const std::string threads = kd_bench::option(argc, argv, "--threads", "2");
+    const kd::device_choice choice{.device = kd_bench::option(argc, argv, "--device", "cpu"),
                                    .threads = std::atoi(threads.c_str()),
-                                   .precision = kd::precision_of(option(argc, argv, "--precision", "fp32"))};
+                                   .precision = kd::precision_of(kd_bench::option(argc, argv, "--precision", "fp32"))};
     kd::with_device(choice, [](auto& device) { serve(device); });
   } catch (const std::exception& e) {
     std::cerr << "train.step_serve: " << e.what() << "\n";

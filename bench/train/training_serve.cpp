@@ -12,7 +12,8 @@
 #include <iostream>
 #include <sstream>
 #include <string>
-#include <string_view>
+
+#include "train/option.hpp"
 
 namespace {
 
@@ -86,22 +87,15 @@ void serve(Device& device, const std::string& data, const std::string& teacher) 
   }
 }
 
-/// What follows NAME on the command line, or `otherwise`.
-std::string option(int argc, char** argv, std::string_view name, const char* otherwise) {
-  for (int i = 1; i + 1 < argc; ++i)
-    if (argv[i] == name) return argv[i + 1];
-  return otherwise;
-}
-
 }  // namespace
 
 int main(int argc, char** argv) {
   try {
-    const std::string threads = option(argc, argv, "--threads", "2");
-    const kd::device_choice choice{.device = option(argc, argv, "--device", "cpu"),
+    const std::string threads = kd_bench::option(argc, argv, "--threads", "2");
+    const kd::device_choice choice{.device = kd_bench::option(argc, argv, "--device", "cpu"),
                                    .threads = std::atoi(threads.c_str())};
     kd::with_device(choice, [&](auto& device) {
-      serve(device, option(argc, argv, "--data", ""), option(argc, argv, "--teacher", ""));
+      serve(device, kd_bench::option(argc, argv, "--data", ""), kd_bench::option(argc, argv, "--teacher", ""));
     });
   } catch (const std::exception& e) {
     std::cerr << "train.training_serve: " << e.what() << "\n";
