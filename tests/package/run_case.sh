@@ -46,7 +46,10 @@ build_and_run() {  # build_and_run [native]: native where the project asks for k
   fi
   # Who compiles without optimisation is told, once a file and by the program itself.
   if grep -q 'CMAKE_BUILD_TYPE:[A-Z]*=Debug' "$scratch/build/CMakeCache.txt"; then
-    grep -q 'kd is compiled without optimisation' "$scratch/build.log" || fail "no word of the missing optimisation"
+    # clang++ keeps a message of an installed header, a system's to it, to itself.
+    if ! { "$compiler" --version | grep -q clang && grep -q -e '-isystem' "$scratch/build/compile_commands.json"; }; then
+      grep -q 'kd is compiled without optimisation' "$scratch/build.log" || fail "no word of the missing optimisation"
+    fi
     case $said in *"not optimised"*) ;; *) fail "the device does not say that it is not optimised" ;; esac
   else
     grep 'without optimisation' "$scratch/build.log" && fail "the message above was given with optimisation"

@@ -26,8 +26,8 @@
 #endif
 
 /// Whether this translation unit is compiled with optimisation (-O1 or more). Without it kd is about twenty times
-/// slower, which the message below says once a file. Define KD_NO_OPTIMISATION_NOTE to have it silent, in a debug build
-/// say.
+/// slower, which the message below says once a file (clang++ hides it where kd is installed among the system's
+/// headers). Define KD_NO_OPTIMISATION_NOTE to have it silent, in a debug build say.
 #if defined(__OPTIMIZE__)
 #define KD_OPTIMISED 1
 #else
