@@ -1,6 +1,6 @@
 /// Trains a network on request and says where it ended: the side of kd in bench/peer/compare_training.py.
 ///
-///   training_serve --data DIR [--teacher FILE] [--threads 2] [--device cpu]
+///   training_serve --data DIR [--teacher FILE] [--threads 2] [--device cpu]      (cuda where nvcc compiled it)
 ///
 /// Reads "train NETWORK SEED EPOCHS" from standard input, NETWORK one of ResNet18, LightNN, SimpleNN and
 /// LightNN-distilled (from the logits of the ResNet18 in FILE), and answers "LOSS CROSS_ENTROPY ACCURACY": means over
