@@ -5,30 +5,17 @@
 #include <string>
 #include <vector>
 
-#include "kd/core/random.hpp"
 #include "kd/cpu/device.hpp"
 #include "kd/nn/layers.hpp"
 #include "kd/nn/network.hpp"
 #include "support/catch.hpp"
 #include "support/compare.hpp"
+#include "support/numbers.hpp"
 
 namespace {
 
 using kd::cpu::lanes;
-
-// Roughly normal, mean 0, standard deviation 1: the sum of twelve uniforms.
-std::vector<float> normal_rows(std::size_t n, std::uint32_t draw, double mean = 0, double deviation = 1) {
-  std::vector<float> v(n);
-  for (std::size_t i = 0; i < n; ++i) {
-    double sum = -6;
-    for (std::uint32_t k = 0; k < 3; ++k)
-      for (const auto word :
-           kd::random_at(9, kd::random_stream::synthetic_data, static_cast<std::uint32_t>(i), draw, k))
-        sum += static_cast<double>(kd::uniform(word));
-    v[i] = static_cast<float>(mean + deviation * sum);
-  }
-  return v;
-}
+using kd_test::normal_values;
 
 // Lanes beyond the batch hold `garbage`.
 std::vector<float> blocked(const kd::shape& s, std::size_t batch, const std::vector<float>& rows, float garbage = 0) {
@@ -58,13 +45,13 @@ struct problem {
         batch(n),
         residual(with_residual),
         relu(with_relu),
-        x(normal_rows(n * size.size(), 1, mean, std)),
-        extra(normal_rows(n * size.size(), 2)),
-        dy(normal_rows(n * size.size(), 3)),
-        gamma(normal_rows(size.channels, 4, 1, 0.3)),
-        beta(normal_rows(size.channels, 5, 0, 0.3)),
-        running_mean(normal_rows(size.channels, 6)),
-        running_var(normal_rows(size.channels, 7, 3, 0.2)) {}
+        x(normal_values(n * size.size(), 1, mean, std)),
+        extra(normal_values(n * size.size(), 2)),
+        dy(normal_values(n * size.size(), 3)),
+        gamma(normal_values(size.channels, 4, 1, 0.3)),
+        beta(normal_values(size.channels, 5, 0, 0.3)),
+        running_mean(normal_values(size.channels, 6)),
+        running_var(normal_values(size.channels, 7, 3, 0.2)) {}
 
   double values() const { return static_cast<double>(batch * s.pixels()); }
   std::size_t channel(std::size_t i) const { return i / s.pixels() % s.channels; }

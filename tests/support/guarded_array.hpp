@@ -9,9 +9,9 @@
 #include <type_traits>
 #include <vector>
 
-#include "kd/core/random.hpp"
 #include "kd/cuda/buffer.hpp"
 #include "kd/kernel/number.cuh"
+#include "support/numbers.hpp"
 
 namespace kd_test {
 
@@ -42,32 +42,10 @@ std::vector<float> rounded(const std::vector<float>& values) {
   return to_floats(rounded_to<T>(values));
 }
 
-/// Numbers in [-1, 1), a function of index and `draw`.
-inline std::vector<float> random_floats(std::size_t n, std::uint32_t draw) {
-  std::vector<float> v(n);
-  for (std::size_t i = 0; i < n; ++i) {
-    const auto words = kd::random_at(17, kd::random_stream::synthetic_data, static_cast<std::uint32_t>(i), draw);
-    v[i] = 2.0f * kd::uniform(words[0]) - 1.0f;
-  }
-  return v;
-}
-/// The same as T, each rounded.
+/// random_floats, each rounded to T.
 template <class T>
 std::vector<T> random_numbers(std::size_t n, std::uint32_t draw) {
   return rounded_to<T>(random_floats(n, draw));
-}
-/// Roughly normal: sums of twelve uniforms.
-inline std::vector<float> normal_values(std::size_t n, std::uint32_t draw, double mean = 0, double deviation = 1) {
-  std::vector<float> v(n);
-  for (std::size_t i = 0; i < n; ++i) {
-    double sum = -6;
-    for (std::uint32_t k = 0; k < 3; ++k)
-      for (const auto word :
-           kd::random_at(9, kd::random_stream::synthetic_data, static_cast<std::uint32_t>(i), draw, k))
-        sum += static_cast<double>(kd::uniform(word));
-    v[i] = static_cast<float>(mean + deviation * sum);
-  }
-  return v;
 }
 
 /// n elements of device memory. Reading them back throws where anything before or after them was written.
