@@ -1,30 +1,46 @@
-/// The optimisers' update against the memory bandwidth of the same machine.
+/// The optimisers' updates against the memory bandwidth of the same machine.
 ///
-/// triad/cpu/N: a[i] = b[i] + s * c[i], 12 bytes per element, the yardstick; adam/cpu/N: all of N weights, 28 bytes
-/// each; adam_live/cpu/resnet18_layer4: the four weights 512 x 3 x 3 x 512 (one 256 in) of layer 4 at 32x32 input, live
-/// taps alone, where bytes count the live weights. Buffers exceed the caches except where N is small.
+/// triad/cpu/N: a[i] = b[i] + s * c[i], 12 bytes per element, the yardstick; adam/cpu/N and the like: all of N weights,
+/// 12 bytes each and 8 for each state; adam_live/cpu/resnet18_layer4: the four weights 512 x 3 x 3 x 512 (one 256 in)
+/// of layer 4 at 32x32 input, live taps alone, where bytes count the live weights. Buffers exceed the caches except
+/// where N is small.
 #include <benchmark/benchmark.h>
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <span>
 #include <vector>
 
 #include "kd/cpu/optim.hpp"
+#include "kd/optim/all_rules.hpp"
 
 namespace {
 
 using kd::cpu::parallel;
 using kd::optim::live_runs;
 
+template <class Rule>
 struct buffers {
-  std::vector<float> w, g, m, v;
-  explicit buffers(std::size_t n) : w(n, 1.0f), g(n, 0.01f), m(n), v(n) {}
+  std::vector<float> w, g;
+  std::array<std::vector<float>, Rule::states> states;
+  kd::optim::state_buffers<Rule> pointers;
+
+  explicit buffers(std::size_t n) : w(n, 1.0f), g(n, 0.01f) {
+    for (std::size_t i = 0; i < states.size(); ++i) {
+      states[i].resize(n);
+      pointers[i] = states[i].data();
+    }
+  }
 };
 
-void set_bytes(benchmark::State& state, std::size_t elements, std::size_t bytes_each) {
-  state.SetBytesProcessed(static_cast<std::int64_t>(state.iterations()) *
-                          static_cast<std::int64_t>(elements * bytes_each));
+template <class Rule>
+std::size_t bytes_each(const Rule& rule) {
+  return 12 + 8 * (kd::formula::uses_states(rule) ? Rule::states : 0);
+}
+
+void set_bytes(benchmark::State& state, std::size_t elements, std::size_t each) {
+  state.SetBytesProcessed(static_cast<std::int64_t>(state.iterations()) * static_cast<std::int64_t>(elements * each));
 }
 
 void triad(benchmark::State& state) {
@@ -46,16 +62,16 @@ void triad(benchmark::State& state) {
 }
 
 template <class Rule>
-void update(benchmark::State& state, const Rule& rule, std::size_t bytes_each) {
+void update(benchmark::State& state, const Rule& rule) {
   const auto n = static_cast<std::size_t>(state.range(0));
   const parallel par{static_cast<int>(state.range(1))};
-  buffers b(n);
+  buffers<Rule> b(n);
   std::uint64_t step = 0;
   for (auto _ : state) {
-    kd::cpu::update(par, rule, rule.learning_rate, ++step, n, b.w.data(), b.g.data(), b.m.data(), b.v.data());
+    kd::cpu::update(par, rule, rule.learning_rate, ++step, n, b.w.data(), b.g.data(), b.pointers);
     benchmark::ClobberMemory();
   }
-  set_bytes(state, n, bytes_each);
+  set_bytes(state, n, bytes_each(rule));
 }
 
 void adam_live(benchmark::State& state) {
@@ -69,15 +85,16 @@ void adam_live(benchmark::State& state) {
     live += list.size();
     offset += g.weights();
   }
-  buffers b(offset);
+  const kd::optim::adam rule;
+  buffers<kd::optim::adam> b(offset);
   std::uint64_t step = 0;
   for (auto _ : state) {
-    kd::cpu::update(par, kd::optim::adam{}, 1e-3, ++step, runs, b.w.data(), b.g.data(), b.m.data(), b.v.data());
+    kd::cpu::update(par, rule, 1e-3, ++step, runs, b.w.data(), b.g.data(), b.pointers);
     benchmark::ClobberMemory();
   }
   state.counters["all_weights"] = static_cast<double>(offset);
   state.counters["live_weights"] = static_cast<double>(live);
-  set_bytes(state, live, 28);
+  set_bytes(state, live, bytes_each(rule));
 }
 
 void sizes(benchmark::internal::Benchmark* b) {
@@ -86,16 +103,19 @@ void sizes(benchmark::internal::Benchmark* b) {
   b->ArgNames({"", "threads"})->Unit(benchmark::kMillisecond)->UseRealTime();
 }
 
-void adam(benchmark::State& state) { update(state, kd::optim::adam{}, 28); }
-void adamw(benchmark::State& state) { update(state, kd::optim::adamw{}, 28); }
-void sgd(benchmark::State& state) { update(state, kd::optim::sgd{}, 12); }
-void sgd_momentum(benchmark::State& state) { update(state, kd::optim::sgd{.momentum = 0.9}, 20); }
+template <class Rule>
+void add(const char* name, const Rule& rule) {
+  benchmark::RegisterBenchmark(kd::text(name, "/cpu").c_str(), [rule](benchmark::State& state) {
+    update(state, rule);
+  })->Apply(sizes);
+}
 
 BENCHMARK(triad)->Name("triad/cpu")->Apply(sizes);
-BENCHMARK(adam)->Name("adam/cpu")->Apply(sizes);
-BENCHMARK(adamw)->Name("adamw/cpu")->Apply(sizes);
-BENCHMARK(sgd)->Name("sgd/cpu")->Apply(sizes);
-BENCHMARK(sgd_momentum)->Name("sgd_momentum/cpu")->Apply(sizes);
+const bool added = [] {
+  [&]<class... Rules>(kd::type_list<Rules...>) { (add(Rules::name, Rules{}), ...); }(kd::optim::all_rules{});
+  add("sgd_momentum", kd::optim::sgd{.momentum = 0.9});
+  return true;
+}();
 BENCHMARK(adam_live)
     ->Name("adam_live/cpu/resnet18_layer4")
     ->ArgName("threads")

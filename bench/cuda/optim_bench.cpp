@@ -1,53 +1,56 @@
 /// The optimisers' updates on a GPU beside a device-to-device copy of the bytes that they move.
 ///
-/// adam/cuda/N and the like: all of N weights, 28 bytes each for Adam, 20 for SGD with momentum, 12 without.
-/// adam_live/cuda/resnet18_layer4: the four weights 512 x 3 x 3 x 512 (one 256 in) of layer 4 at 32x32 input, live taps
-/// alone, where bytes count the live weights.
+/// adam/cuda/N and the like: all of N weights, 12 bytes each and 8 for each state. adam_live/cuda/resnet18_layer4: the
+/// four weights 512 x 3 x 3 x 512 (one 256 in) of layer 4 at 32x32 input, live taps alone, where bytes count the live
+/// weights.
 #include "kd/cuda/optim.hpp"
 
 #include <span>
 
 #include "cuda/rotated_sets.hpp"
-#include "kd/optim/factors.hpp"
+#include "kd/optim/all_rules.hpp"
 
 namespace {
 
 using namespace kd_bench;
 using kd::optim::live_runs;
 
+template <class Rule>
 struct weights {
-  kd::cuda::buffer<float> w, g, m, v;
+  kd::cuda::buffer<float> w, g;
+  std::vector<kd::cuda::buffer<float>> states;
+  kd::optim::state_buffers<Rule> pointers;
 
-  weights(const kd::cuda::stream& s, std::size_t n)
-      : w(filled<float>(s, n, 1)),
-        g(filled<float>(s, n, 2)),
-        m(filled<float>(s, n, 3, true)),
-        v(filled<float>(s, n, 4, true)) {}
+  weights(const kd::cuda::stream& s, std::size_t n) : w(filled<float>(s, n, 1)), g(filled<float>(s, n, 2)) {
+    for (float*& state : pointers) state = states.emplace_back(zeros<float>(s, n)).data();
+  }
 };
+
+template <class Rule>
+std::size_t bytes_each(const Rule& rule) {
+  return 12 + 8 * (kd::formula::uses_states(rule) ? Rule::states : 0);
+}
 
 template <class Rule>
 void update(benchmark::State& state, const Rule& rule, std::size_t n, const std::vector<live_runs>& runs,
             double bytes) {
   const kd::cuda::stream s;
   const kd::cuda::update_plan plan(s, runs);
-  const auto packed = kd::optim::pack_factors(kd::optim::factors(rule, rule.learning_rate, 2));
-  kd::cuda::buffer<float> factors(packed.size());
-  kd::cuda::upload(s, packed.data(), packed.size(), factors.data());
-  std::vector<weights> sets;
+  const auto now = rule.factors(rule.learning_rate, 2);
+  kd::cuda::buffer<kd::optim::factors_of<Rule>> factors(1);
+  kd::cuda::upload(s, &now, 1, factors.data());
+  std::vector<weights<Rule>> sets;
   for (std::size_t i = 0; i < sets_of(bytes); ++i) sets.emplace_back(s, n);
   time_sets(state, s, sets.size(), bytes, [&](std::size_t i) {
-    weights& on = sets[i];
-    if constexpr (Rule::states == 2)
-      kd::cuda::update_adam(s, plan, factors.data(), on.w.data(), on.g.data(), on.m.data(), on.v.data(), nullptr);
-    else
-      kd::cuda::update_sgd(s, plan, factors.data(), on.w.data(), on.g.data(), on.m.data(), nullptr);
+    weights<Rule>& on = sets[i];
+    kd::cuda::update(s, plan, rule, factors.data(), on.w.data(), on.g.data(), on.pointers, nullptr);
   });
 }
 
 template <class Rule>
-void add(const std::string& operation, const Rule& rule, std::size_t n, std::size_t bytes_each) {
-  const auto bytes = static_cast<double>(n * bytes_each);
-  add_benchmark(kd::text(operation, "/cuda/", n), bytes, [rule, n, bytes](benchmark::State& state) {
+void add(const char* name, const Rule& rule, std::size_t n) {
+  const auto bytes = static_cast<double>(n * bytes_each(rule));
+  add_benchmark(kd::text(name, "/cuda/", n), bytes, [rule, n, bytes](benchmark::State& state) {
     update(state, rule, n, {live_runs{0, n, n, 1}}, bytes);
   });
 }
@@ -62,19 +65,17 @@ void add_live() {
     live += list.size();
     offset += g.weights();
   }
-  const auto bytes = static_cast<double>(live * 28);
-  add_benchmark("adam_live/cuda/resnet18_layer4", bytes, [runs, offset, bytes](benchmark::State& state) {
-    update(state, kd::optim::adam{}, offset, runs, bytes);
-  });
+  const kd::optim::adam rule;
+  const auto bytes = static_cast<double>(live * bytes_each(rule));
+  add_benchmark("adam_live/cuda/resnet18_layer4", bytes,
+                [rule, runs, offset, bytes](benchmark::State& state) { update(state, rule, offset, runs, bytes); });
 }
 
 // The weights of LightNN and of ResNet18.
 const bool added = [] {
   for (const std::size_t n : {std::size_t{267'738}, std::size_t{11'181'642}}) {
-    add("adam", kd::optim::adam{}, n, 28);
-    add("adamw", kd::optim::adamw{}, n, 28);
-    add("sgd", kd::optim::sgd{}, n, 12);
-    add("sgd_momentum", kd::optim::sgd{.momentum = 0.9}, n, 20);
+    [&]<class... Rules>(kd::type_list<Rules...>) { (add(Rules::name, Rules{}, n), ...); }(kd::optim::all_rules{});
+    add("sgd_momentum", kd::optim::sgd{.momentum = 0.9}, n);
   }
   add_live();
   return true;

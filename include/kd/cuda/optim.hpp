@@ -11,6 +11,7 @@
 #include "kd/cuda/elementwise.hpp"
 #include "kd/kernel/optim.cuh"
 #include "kd/optim/live_runs.hpp"
+#include "kd/optim/rule.hpp"
 
 #pragma GCC visibility push(hidden)
 namespace kd::inline KD_ABI::cuda {
@@ -83,37 +84,37 @@ class update_plan {
 
 namespace detail {
 
-template <class Rule>
-KD_HIDDEN void update(const stream& s, const update_plan& plan, const std::uint32_t* stop, const Rule& rule,
-                      bool aligned) {
+template <bool UsesStates, class Rule, class Visibility = kernel::not_shared>
+void launch_update(const stream& s, const update_plan& plan, const optim::factors_of<Rule>* factors, float* w,
+                   const float* g, const optim::state_buffers<Rule>& states, const std::uint32_t* stop) {
+  kernel::rule_of<Rule, UsesStates> rule{.factors = factors, .w = w, .g = g, .state = {}};
+  bool aligned = aligned_to(16, w, g);
+  for (int i = 0; i < rule.states; ++i) {
+    rule.state[i] = states[i];
+    aligned = aligned && aligned_to(16, states[i]);
+  }
   if (!aligned)
     reject_argument("kd::cuda::update", "weights, gradients and states must be aligned to 16 bytes", false,
                     "pass the beginning of a buffer");
   launch(s, "update", blocks_for(plan.items(), kernel::elementwise_threads), kernel::elementwise_threads, 0,
-         kernel::update<Rule>, plan.groups(), plan.starts(), plan.items(), stop, rule);
+         kernel::update<kernel::rule_of<Rule, UsesStates>, Visibility>, plan.groups(), plan.starts(), plan.items(),
+         stop, rule);
 }
 
 }  // namespace detail
 
-/// One step of Adam or AdamW on the weights of the plan; no other element of any buffer is read or written.
-/// @param factors in device memory: optim::adam_factors as packed by optim::pack_factors
-/// @param m, v moments, zero before the first step
+/// One step of the rule on the weights of the plan; no other element of any buffer is read or written.
+/// @param factors in device memory: rule.factors(...) of this step
+/// @param states zero before the first step; those that a rule does not use, sgd's without momentum, may be null
 /// @param stop in device memory: where it is not 0, nothing is touched; null for never
 /// @throws argument_error when a buffer is not aligned to 16 bytes
-KD_HIDDEN inline void update_adam(const stream& s, const update_plan& plan, const float* factors, float* w,
-                                  const float* g, float* m, float* v, const std::uint32_t* stop) {
-  detail::update(s, plan, stop, kernel::adam_of{.factors = factors, .w = w, .g = g, .m = m, .v = v},
-                 detail::aligned_to(16, w, g, m, v));
-}
-
-/// One step of SGD, as update_adam.
-/// @param factors in device memory: optim::sgd_factors as packed by optim::pack_factors
-/// @param b momentum buffer, zero before the first step; neither read nor written without momentum, and may then be
-/// null
-KD_HIDDEN inline void update_sgd(const stream& s, const update_plan& plan, const float* factors, float* w,
-                                 const float* g, float* b, const std::uint32_t* stop) {
-  detail::update(s, plan, stop, kernel::sgd_of{.factors = factors, .w = w, .g = g, .b = b},
-                 detail::aligned_to(16, w, g, b));
+template <class Rule, class Visibility = kernel::not_shared>
+void update(const stream& s, const update_plan& plan, const Rule& rule, const optim::factors_of<Rule>* factors,
+            float* w, const float* g, const optim::state_buffers<Rule>& states, const std::uint32_t* stop) {
+  static_assert(optim::rule<Rule>, "kd::cuda::update: the optimiser must be a rule as kd/formula/rule.hpp says it");
+  if constexpr (formula::may_leave_states<Rule>)
+    if (!rule.uses_states()) return detail::launch_update<false, Rule>(s, plan, factors, w, g, states, stop);
+  detail::launch_update<true, Rule>(s, plan, factors, w, g, states, stop);
 }
 
 }  // namespace kd::inline KD_ABI::cuda
