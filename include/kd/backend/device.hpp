@@ -16,12 +16,14 @@
 #include "kd/core/random.hpp"
 #include "kd/core/shape.hpp"
 #include "kd/core/step_scalars.hpp"
+#include "kd/core/type_list.hpp"
 #include "kd/loss/cross_entropy.hpp"
 #include "kd/loss/distillation.hpp"
+#include "kd/loss/formula_of.hpp"
 #include "kd/loss/loss_meter.hpp"
-#include "kd/optim/adam.hpp"
+#include "kd/optim/all_rules.hpp"
 #include "kd/optim/live_runs.hpp"
-#include "kd/optim/sgd.hpp"
+#include "kd/optim/rule.hpp"
 
 namespace kd::inline KD_ABI::backend {
 
@@ -78,6 +80,25 @@ concept activations = requires(D& d, const shape& s, const pool2d_geometry& g, s
   d.global_avg_pool2d_backward(s, n, in, out);
 };
 
+/// One step of an optimiser's rule on the weights of a plan.
+template <class D, class Rule>
+concept updates_by = optim::rule<Rule> &&
+    requires(D& d, const Rule& rule, std::span<const optim::live_runs> runs, const optim::factors_of<Rule>* factors,
+             float* w, const float* g, const optim::state_buffers<Rule>& states, const loss_meter* meter) {
+  d.update(rule, d.plan_update(runs), factors, w, g, states, meter);
+};
+namespace detail {
+
+template <class D, class... Rules>
+constexpr bool updates_by_each(type_list<Rules...>) {
+  return (updates_by<D, Rules> && ...);
+}
+
+}  // namespace detail
+
+template <class D>
+concept updates = detail::updates_by_each<D>(optim::all_rules{});
+
 /// What a whole training step needs besides the network. All numbers that differ from step to step are read from the
 /// device's memory while the step runs: `replay` may record what it calls, and later only repeat it.
 template <class D>
@@ -85,6 +106,7 @@ concept training = requires(D& d, const step_scalars* table, step_scalars* curre
                             std::uint32_t* indices, const std::int32_t* labels, std::int32_t* batch_labels,
                             std::size_t n, const float* in, float* out, const shape& s, const image_batch& images,
                             typename D::template buffer<std::byte>& scratch, loss_meter* meter,
+                            const formula_of<distillation>* kd, const formula_of<cross_entropy>* ce,
                             std::span<const optim::live_runs> runs, typename D::recordings& recordings,
                             void (*step)()) {
   { D::rows_in_place } -> std::convertible_to<bool>;  // logits [N,C] lie as rows already
@@ -96,16 +118,13 @@ concept training = requires(D& d, const step_scalars* table, step_scalars* curre
   d.to_rows(s, n, in, out);
   d.from_rows(s, n, in, out);
   { d.loss_scratch(n, n) } -> std::same_as<std::size_t>;
-  d.accumulate_loss(distillation{}, in, n, n, in, in, labels, out, scratch, meter);
-  d.accumulate_loss(cross_entropy{}, in, n, n, in, in, labels, out, scratch, meter);
-  d.update(optim::adam{}, d.plan_update(runs), in, out, in, out, out, meter);
-  d.update(optim::adamw{}, d.plan_update(runs), in, out, in, out, out, meter);
-  d.update(optim::sgd{}, d.plan_update(runs), in, out, in, out, out, meter);
+  d.accumulate_loss(distillation{}, kd, n, n, in, in, labels, out, scratch, meter);
+  d.accumulate_loss(cross_entropy{}, ce, n, n, in, in, labels, out, scratch, meter);
   d.replay(recordings, std::array<std::uint64_t, 3>{}, step);
   d.synchronize();
 };
 
 template <class D>
-concept device = training<D> && memory<D> && products<D> && normalisations<D> && activations<D>;
+concept device = training<D> && updates<D> && memory<D> && products<D> && normalisations<D> && activations<D>;
 
 }  // namespace kd::inline KD_ABI::backend

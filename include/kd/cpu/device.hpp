@@ -6,6 +6,7 @@
 #include <cstring>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "kd/backend/device.hpp"
@@ -15,8 +16,8 @@
 #include "kd/cpu/activation.hpp"
 #include "kd/cpu/buffer.hpp"
 #include "kd/cpu/conv2d.hpp"
-#include "kd/cpu/distillation.hpp"
 #include "kd/cpu/images.hpp"
+#include "kd/cpu/logit_loss.hpp"
 #include "kd/cpu/norm.hpp"
 #include "kd/cpu/optim.hpp"
 #include "kd/cpu/parallel.hpp"
@@ -24,7 +25,6 @@
 #include "kd/cpu/rows.hpp"
 #include "kd/cpu/simd.hpp"
 #include "kd/loss/loss_meter.hpp"
-#include "kd/optim/factors.hpp"
 
 namespace kd::inline KD_ABI::cpu {
 
@@ -222,38 +222,30 @@ class device {
     cpu::from_rows(par_, row, batch, rows, x);
   }
   std::size_t loss_scratch(std::size_t rows, std::size_t classes) const {
-    return distillation_scratch(par_, rows, classes);
+    return logit_loss_scratch(par_, rows, classes);
   }
-  loss_result loss(const distillation& options, std::size_t rows, std::size_t classes, const float* student,
-                   const float* teacher, const std::int32_t* labels, float* d_student,
-                   buffer<std::byte>& scratch) const {
-    return distillation_forward_backward(par_, rows, classes, student, teacher, labels, options, d_student,
-                                         {scratch.data(), scratch.size()});
-  }
-  loss_result loss(const cross_entropy&, std::size_t rows, std::size_t classes, const float* student, const float*,
-                   const std::int32_t* labels, float* d_student, buffer<std::byte>& scratch) const {
-    return cross_entropy_forward_backward(par_, rows, classes, student, labels, d_student,
-                                          {scratch.data(), scratch.size()});
-  }
-  /// The same into a meter; temperature, kd_weight and ce_weight come from `numbers`, as loss_numbers gives them.
   template <class Loss>
-  void accumulate_loss(const Loss&, const float* numbers, std::size_t rows, std::size_t classes, const float* student,
-                       const float* teacher, const std::int32_t* labels, float* d_student, buffer<std::byte>& scratch,
-                       loss_meter* meter) const {
-    meter->add(loss(loss_of<Loss>(numbers), rows, classes, student, teacher, labels, d_student, scratch));
+  loss_result loss(const Loss& loss, std::size_t rows, std::size_t classes, const float* student, const float* teacher,
+                   const std::int32_t* labels, float* d_student, buffer<std::byte>& scratch) const {
+    return logit_loss_forward_backward(par_, loss_batch(rows, classes, student, teacher, labels, d_student), loss,
+                                       {scratch.data(), scratch.size()});
+  }
+  /// The same into a meter, with the weights, temperatures and options of this step: `now` is what loss.formula() gave.
+  template <class Loss>
+  void accumulate_loss(const Loss&, const decltype(std::declval<Loss>().formula())* now, std::size_t rows,
+                       std::size_t classes, const float* student, const float* teacher, const std::int32_t* labels,
+                       float* d_student, buffer<std::byte>& scratch, loss_meter* meter) const {
+    meter->add(detail::fused_loss<native_width>(Loss::name, par_,
+                                                loss_batch(rows, classes, student, teacher, labels, d_student), *now,
+                                                {scratch.data(), scratch.size()}));
   }
   /// The places of the flat buffers that can ever move, ready for update.
   std::span<const optim::live_runs> plan_update(std::span<const optim::live_runs> places) const { return places; }
-  /// One optimiser step with these packed factors, unless the meter has a fault.
-  template <class Optimiser>
-  void update(const Optimiser& optimiser, std::span<const optim::live_runs> places, const float* factors, float* w,
-              const float* g, float* first, float* second, const loss_meter* meter) const {
-    static_assert(optim::known_rule<Optimiser>,
-                  "kd::cpu::device: the optimiser must be adam, adamw or sgd: there is no update for another");
-    if (meter->fault_kind != 0) return;
-    optim::packed_factors packed;
-    std::copy_n(factors, packed.size(), packed.begin());
-    cpu::update(par_, optim::unpack_factors(optimiser, packed), places, w, g, first, second);
+  /// One step of an optimiser's rule with these factors, unless the meter has a fault.
+  template <class Rule>
+  void update(const Rule& rule, std::span<const optim::live_runs> places, const optim::factors_of<Rule>* factors,
+              float* w, const float* g, const optim::state_buffers<Rule>& states, const loss_meter* meter) const {
+    if (meter->fault_kind == loss_fault_kind::none) cpu::update(par_, rule, *factors, places, w, g, states);
   }
   /// Does a step: on this device nothing is recorded.
   struct recordings {};
@@ -268,6 +260,15 @@ class device {
  private:
   static constexpr conv2d_geometry on_one_pixel(std::size_t in, std::size_t out) {
     return {.in_channels = in, .in_height = 1, .in_width = 1, .out_channels = out};
+  }
+  static formula::logit_batch<float> loss_batch(std::size_t rows, std::size_t classes, const float* student,
+                                                const float* teacher, const std::int32_t* labels, float* d_student) {
+    return {.rows = rows,
+            .classes = classes,
+            .student = {student},
+            .teacher = {teacher},
+            .labels = {labels},
+            .gradient = {d_student}};
   }
   static std::uint32_t number_of(const step_random& random) {
     return random.step + (random.counter == nullptr ? 0 : *random.counter);

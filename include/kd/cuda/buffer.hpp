@@ -54,13 +54,13 @@ class buffer {
 
 /// Copies n elements to the device, in stream order; `from` may be changed as soon as this returns.
 template <class T>
-void upload(const stream& s, const T* from, std::size_t n, T* to) {
+void upload(stream_view s, const T* from, std::size_t n, T* to) {
   if (n > 0) check(cudaMemcpyAsync(to, from, n * sizeof(T), cudaMemcpyHostToDevice, s.get()), "cudaMemcpyAsync to GPU");
 }
 
 /// Copies n elements to the host and waits for them.
 template <class T>
-void download(const stream& s, const T* from, std::size_t n, T* to) {
+void download(stream_view s, const T* from, std::size_t n, T* to) {
   if (n == 0) return;
   check(cudaMemcpyAsync(to, from, n * sizeof(T), cudaMemcpyDeviceToHost, s.get()), "cudaMemcpyAsync from GPU");
   s.synchronize();
@@ -68,13 +68,13 @@ void download(const stream& s, const T* from, std::size_t n, T* to) {
 
 /// Copies n elements within the device, in stream order.
 template <class T>
-void copy(const stream& s, const T* from, std::size_t n, T* to) {
+void copy(stream_view s, const T* from, std::size_t n, T* to) {
   if (n > 0) check(cudaMemcpyAsync(to, from, n * sizeof(T), cudaMemcpyDeviceToDevice, s.get()), "cudaMemcpyAsync");
 }
 
 /// Sets n elements to zero bytes, in stream order.
 template <class T>
-void fill_zero(const stream& s, T* memory, std::size_t n) {
+void fill_zero(stream_view s, T* memory, std::size_t n) {
   if (n > 0) check(cudaMemsetAsync(memory, 0, n * sizeof(T), s.get()), "cudaMemsetAsync");
 }
 

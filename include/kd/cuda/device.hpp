@@ -17,22 +17,21 @@
 #include "kd/cuda/activation.hpp"
 #include "kd/cuda/buffer.hpp"
 #include "kd/cuda/conv2d.hpp"
-#include "kd/cuda/cross_entropy.hpp"
-#include "kd/cuda/distillation.hpp"
 #include "kd/cuda/dropout.hpp"
 #include "kd/cuda/for_each.hpp"
 #include "kd/cuda/graph.hpp"
 #include "kd/cuda/images.hpp"
 #include "kd/cuda/layouts.hpp"
 #include "kd/cuda/linear.hpp"
+#include "kd/cuda/logit_loss.hpp"
 #include "kd/cuda/norm.hpp"
 #include "kd/cuda/optim.hpp"
 #include "kd/cuda/pool.hpp"
 #include "kd/cuda/select_device.hpp"
 #include "kd/cuda/step.hpp"
 #include "kd/cuda/stream.hpp"
-#include "kd/optim/adam.hpp"
-#include "kd/optim/sgd.hpp"
+#include "kd/loss/formula_of.hpp"
+#include "kd/loss/loss_meter.hpp"
 
 #pragma GCC visibility push(hidden)
 namespace kd::inline KD_ABI::cuda {
@@ -260,32 +259,28 @@ class KD_HIDDEN device {
     flatten_backward(s, batch, rows, x);
   }
 
-  std::size_t loss_scratch(std::size_t rows, std::size_t classes) const { return distillation_scratch(rows, classes); }
+  std::size_t loss_scratch(std::size_t rows, std::size_t classes) const { return logit_loss_scratch(rows, classes); }
+  /// Adds a batch to the meter, with the weights, temperatures and options of this step: `now` is what loss.formula()
+  /// gave, in the GPU's memory.
   template <class Loss>
-  void accumulate_loss(const Loss&, const float* numbers, std::size_t rows, std::size_t classes, const float* student,
-                       const float* teacher, const std::int32_t* labels, float* d_student, buffer<std::byte>& scratch,
-                       loss_meter* meter) {
-    if constexpr (std::is_same_v<Loss, distillation>)
-      distillation_forward_backward(stream_, rows, classes, student, teacher, labels, numbers, d_student,
-                                    scratch.data(), as_kernel(meter));
-    else if constexpr (std::is_same_v<Loss, cross_entropy>)
-      cross_entropy_forward_backward(stream_, rows, classes, student, labels, d_student, scratch.data(),
-                                     as_kernel(meter));
-    else
-      static_assert(no_branch_for<Loss>,
-                    "kd::cuda::device: the loss must be cross_entropy or distillation: there is no kernel for another");
+  void accumulate_loss(const Loss&, const formula_of<Loss>* now, std::size_t rows, std::size_t classes,
+                       const float* student, const float* teacher, const std::int32_t* labels, float* d_student,
+                       buffer<std::byte>& scratch, loss_meter* meter) {
+    const kernel::dense_batch<float> batch{.rows = rows,
+                                           .classes = classes,
+                                           .student = {student},
+                                           .teacher = {teacher},
+                                           .labels = {labels},
+                                           .gradient = {d_student}};
+    logit_loss_forward_backward(stream_, batch, now, scratch.data(), meter);
   }
   update_plan plan_update(std::span<const optim::live_runs> places) const { return update_plan(stream_, places); }
-  template <class Optimiser>
-  void update(const Optimiser&, const update_plan& plan, const float* factors, float* w, const float* g, float* first,
-              float* second, const loss_meter* meter) {
-    if constexpr (std::is_same_v<Optimiser, optim::sgd>)
-      update_sgd(stream_, plan, factors, w, g, first, &meter->fault_kind);
-    else if constexpr (std::is_same_v<Optimiser, optim::adam> || std::is_same_v<Optimiser, optim::adamw>)
-      update_adam(stream_, plan, factors, w, g, first, second, &meter->fault_kind);
-    else
-      static_assert(no_branch_for<Optimiser>,
-                    "kd::cuda::device: the optimiser must be adam, adamw or sgd: there is no kernel for another");
+  template <class Rule>
+  void update(const Rule& rule, const update_plan& plan, const optim::factors_of<Rule>* factors, float* w,
+              const float* g, const optim::state_buffers<Rule>& states, const loss_meter* meter) {
+    // The kernel looks at its bits: the optimiser knows no loss.
+    const auto* const stop = reinterpret_cast<const std::uint32_t*>(&meter->fault_kind);
+    cuda::update(stream_, plan, rule, factors, w, g, states, stop);
   }
 
   /// Steps that were recorded as graphs, by what they depend on: batch size and places of buffers.

@@ -16,7 +16,7 @@ namespace kd::inline KD_ABI::cuda {
 /// Puts kernel(arguments...) into the stream with this grid, block and bytes of dynamic shared memory. `name` stands in
 /// error messages. An empty grid launches nothing. Arguments are converted to the kernel's parameters.
 template <class Visibility = kernel::not_shared, class... Parameters, class... Arguments>
-void launch(const stream& s, const char* name, dim3 grid, dim3 block, std::size_t shared_bytes,
+void launch(stream_view s, const char* name, dim3 grid, dim3 block, std::size_t shared_bytes,
             void (*kernel)(Parameters...), Arguments&&... arguments) {
   if (grid.x == 0 || grid.y == 0 || grid.z == 0) return;
   if (shared_bytes > 48 * 1024)

@@ -1,4 +1,4 @@
-/// A CUDA stream: what is put into it runs in order, beside other streams.
+/// CUDA streams: what is put into one runs in order, beside other streams.
 #pragma once
 
 #include <cuda_runtime_api.h>
@@ -29,6 +29,21 @@ class stream {
 
  private:
   cudaStream_t handle_ = nullptr;
+};
+
+/// A stream that somebody else owns: of kd, of a framework, of one's own. It must live as long as what is put into it.
+class stream_view {
+ public:
+  stream_view(const stream& s) : handle_(s.get()) {}
+  /// Null is the default stream.
+  explicit stream_view(cudaStream_t handle) : handle_(handle) {}
+
+  cudaStream_t get() const { return handle_; }
+  /// Waits for everything that was put into the stream, and throws what went wrong in it.
+  void synchronize() const { check(cudaStreamSynchronize(handle_), "cudaStreamSynchronize"); }
+
+ private:
+  cudaStream_t handle_;
 };
 
 }  // namespace kd::inline KD_ABI::cuda

@@ -136,6 +136,8 @@ class safetensors_writer {
 
   /// Writes the file atomically; throws file_error, and an older file of that name then stays whole.
   void write(const std::string& path) const;
+  /// The same into a file that was opened before: that it cannot be written is then known before the work. Commits it.
+  void write(atomic_file& file) const;
 
  private:
   struct entry {
@@ -392,6 +394,11 @@ inline void safetensors_writer::add(std::string name, std::string dtype, std::ve
 }
 
 inline void safetensors_writer::write(const std::string& path) const {
+  atomic_file file(path);
+  write(file);
+}
+
+inline void safetensors_writer::write(atomic_file& file) const {
   std::vector<const entry*> order;
   for (const entry& e : entries_) order.push_back(&e);
   std::sort(order.begin(), order.end(), [](const entry* a, const entry* b) {
@@ -417,7 +424,6 @@ inline void safetensors_writer::write(const std::string& path) const {
     reject_argument("kd::io::safetensors_writer::write", "the header must be at most 100000000 bytes", header.size(),
                     "save fewer tensors per file");
   const std::uint64_t header_size = header.size();
-  atomic_file file(path);
   file.write(&header_size, 8);
   file.write(header);
   for (const entry* e : order) file.write(e->bytes.data(), e->bytes.size());

@@ -1,11 +1,9 @@
 /// Cross entropy with integer labels, from raw logits.
 #pragma once
 
-#include <array>
-
 #include "kd/core/abi.hpp"
-#include "kd/core/labels.hpp"
-#include "kd/loss/loss_terms.hpp"
+#include "kd/formula/cross_entropy.hpp"
+#include "kd/formula/logit_loss.hpp"
 
 namespace kd::inline KD_ABI {
 
@@ -13,10 +11,12 @@ namespace kd::inline KD_ABI {
 struct cross_entropy {
   static constexpr const char* name = "cross_entropy";
   static constexpr bool needs_teacher = false;
+  static constexpr void options(auto&&) {}
   void validate() const {}
+  /// What the engines compute.
+  constexpr auto formula() const {
+    return formula::logit_loss{1.0f, 1.0f, false, formula::weighted{1.0f, formula::cross_entropy{}}};
+  }
 };
-
-/// The options of a loss as numbers in a row, for step_scalars: temperature, kd_weight, ce_weight.
-constexpr std::array<float, 3> loss_numbers(const cross_entropy&) { return {1, 0, 1}; }
 
 }  // namespace kd::inline KD_ABI

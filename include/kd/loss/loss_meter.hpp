@@ -1,26 +1,23 @@
-/// The sums of a loss over many steps, kept in the device's memory and read when somebody asks: once an epoch.
+/// The sums of a loss over many steps, kept in the device's memory and read on request: once an epoch.
 #pragma once
 
-#include <cstdint>
+#include <cstddef>
+#include <span>
+#include <string_view>
 
 #include "kd/core/abi.hpp"
+#include "kd/formula/loss_sums.hpp"
 #include "kd/loss/loss_terms.hpp"
 
 namespace kd::inline KD_ABI {
 
-/// Sums over rows, and the first fault. kernel/loss_sums.cuh has the same layout.
-struct loss_meter {
-  double total = 0, cross_entropy = 0, kd = 0, soft_cross_entropy = 0;  // as loss_terms, summed over rows
-  double correct = 0, agrees = 0;                                       // counts of rows
-  std::uint64_t rows = 0, steps = 0;                                    // without fault
-  std::uint32_t fault_kind = 0, reserved = 0;  // loss_fault_kind; sticks: later steps add nothing
-  std::uint64_t fault_row = 0, fault_class = 0, fault_step = 0;
-
+/// Sums over rows, and the first fault.
+struct loss_meter : formula::loss_sums {
   /// Adds one step, unless there was a fault before.
   void add(const loss_result& result) {
-    if (fault_kind != 0) return;
+    if (fault_kind != loss_fault_kind::none) return;
     if (!result.finite()) {
-      fault_kind = static_cast<std::uint32_t>(result.fault.kind);
+      fault_kind = result.fault.kind;
       fault_row = result.fault.row;
       fault_class = result.fault.class_index;
       fault_step = steps;
@@ -28,30 +25,25 @@ struct loss_meter {
     }
     const auto n = static_cast<double>(result.terms.rows);
     total += n * result.terms.total;
-    cross_entropy += n * result.terms.cross_entropy;
-    kd += n * result.terms.kd;
-    soft_cross_entropy += n * result.terms.soft_cross_entropy;
+    for (std::size_t i = 0; i < result.terms.size; ++i) values[i] += n * result.terms.list[i].value;
     correct += n * result.terms.accuracy;
     agrees += n * result.terms.teacher_agreement;
     rows += result.terms.rows;
     ++steps;
   }
   loss_fault fault() const {
-    return {static_cast<loss_fault_kind>(fault_kind), static_cast<std::size_t>(fault_row),
-            static_cast<std::size_t>(fault_class)};
+    return {fault_kind, static_cast<std::size_t>(fault_row), static_cast<std::size_t>(fault_class)};
   }
-  /// The means over all rows so far; zeros before the first.
-  loss_terms means() const {
+  /// The means over all rows so far; zeros before the first. `names` are the loss's value_names.
+  loss_terms means(std::span<const std::string_view> names) const {
     const double n = rows == 0 ? 1 : static_cast<double>(rows);
-    return {.total = total / n,
-            .cross_entropy = cross_entropy / n,
-            .kd = kd / n,
-            .soft_cross_entropy = soft_cross_entropy / n,
-            .accuracy = correct / n,
-            .teacher_agreement = agrees / n,
-            .rows = static_cast<std::size_t>(rows)};
+    loss_terms all = {.total = total / n,
+                      .accuracy = correct / n,
+                      .teacher_agreement = agrees / n,
+                      .rows = static_cast<std::size_t>(rows)};
+    for (; all.size < names.size(); ++all.size) all.list[all.size] = {names[all.size], values[all.size] / n};
+    return all;
   }
 };
-static_assert(sizeof(loss_meter) == 96);
 
 }  // namespace kd::inline KD_ABI

@@ -11,6 +11,8 @@
 #include "kd/io/file.hpp"
 #include "kd/io/file_lock.hpp"
 #include "kd/io/metrics_log.hpp"
+#include "kd/loss/cross_entropy.hpp"
+#include "kd/loss/distillation.hpp"
 #include "kd/train/evaluate.hpp"
 #include "kd/train/resume.hpp"
 #include "kd/train/trainer.hpp"
@@ -93,25 +95,26 @@ std::vector<epoch_record> fit(Network& network, const data::dataset& set, const 
 }
 
 /// Distils from logits [N,C] that a teacher gave for the training images in file order. Augmented images are not those
-/// images, so augmentation needs a live teacher: argument_error.
-template <class Network, class Optimiser>
+/// images, so augmentation needs a live teacher: argument_error. `loss` is a kd::distillation_with, {...} a
+/// kd::distillation.
+template <class Network, class Loss = distillation, class Optimiser>
 std::vector<epoch_record> distil(Network& student, const cached_teacher& teacher, const data::dataset& set,
-                                 const distillation& loss, const Optimiser& optimiser, const options& settings = {}) {
-  trainer<Network, distillation, Optimiser, cached_teacher> one(student, set, loss, optimiser, settings, teacher);
+                                 const Loss& loss, const Optimiser& optimiser, const options& settings = {}) {
+  trainer<Network, Loss, Optimiser, cached_teacher> one(student, set, loss, optimiser, settings, teacher);
   return run(one);
 }
-template <class Network, class Optimiser>
+template <class Network, class Loss = distillation, class Optimiser>
 std::vector<epoch_record> distil(Network& student, const tensor<float, 2>& teacher_logits, const data::dataset& set,
-                                 const distillation& loss, const Optimiser& optimiser, const options& settings = {}) {
+                                 const Loss& loss, const Optimiser& optimiser, const options& settings = {}) {
   return distil(student, cached_teacher{&teacher_logits}, set, loss, optimiser, settings);
 }
 
 /// Distils from a teacher network: from its cached logits, computed once, or, with augmentation, from its forward pass
 /// on every batch. Without augmentation the student may be its own teacher: it learns from what it said at the start.
 /// With augmentation that is refused (argument_error).
-template <class Network, class Teacher, class Optimiser>
+template <class Network, class Teacher, class Loss = distillation, class Optimiser>
 requires requires { typename Teacher::plan; }
-std::vector<epoch_record> distil(Network& student, Teacher& teacher, const data::dataset& set, const distillation& loss,
+std::vector<epoch_record> distil(Network& student, Teacher& teacher, const data::dataset& set, const Loss& loss,
                                  const Optimiser& optimiser, const options& settings = {}) {
   static_assert(Teacher::classes == Network::classes,
                 "kd::train::distil: the teacher's classes must equal the student's");
@@ -120,8 +123,8 @@ std::vector<epoch_record> distil(Network& student, Teacher& teacher, const data:
     const std::string made_by = settings.checkpoint.empty() ? "" : network_identity(teacher);
     return distil(student, cached_teacher{&logits, made_by}, set, loss, optimiser, settings);
   }
-  trainer<Network, distillation, Optimiser, live_teacher<Teacher>> one(student, set, loss, optimiser, settings,
-                                                                       live_teacher<Teacher>{&teacher});
+  trainer<Network, Loss, Optimiser, live_teacher<Teacher>> one(student, set, loss, optimiser, settings,
+                                                               live_teacher<Teacher>{&teacher});
   return run(one);
 }
 

@@ -10,50 +10,49 @@
 #include "kd/core/precision.hpp"
 #include "kd/core/type_list.hpp"
 #include "kd/io/json.hpp"
-#include "kd/loss/cross_entropy.hpp"
-#include "kd/loss/distillation.hpp"
+#include "kd/loss/each_option.hpp"
 #include "kd/nn/plan.hpp"
-#include "kd/optim/adam.hpp"
-#include "kd/optim/sgd.hpp"
+#include "kd/optim/rule.hpp"
 #include "kd/train/digest.hpp"
 #include "kd/train/options.hpp"
+#include "kd/train/ramp.hpp"
 
 namespace kd::inline KD_ABI::train {
 
 namespace detail {
 
-inline void describe(io::json& out, const cross_entropy&) { out["loss"] = cross_entropy::name; }
-inline void describe(io::json& out, const distillation& loss) {
-  out["loss"] = distillation::name;
-  out["temperature"] = loss.temperature;
-  out["kd_weight"] = loss.kd_weight;
-  out["ce_weight"] = loss.ce_weight;
+/// A loss with its options, those apart that were added later and stand at their defaults, and with the ramps of them.
+template <class Loss>
+void describe_loss(io::json& out, const Loss& loss, const std::vector<ramp>& ramps) {
+  out["loss"] = loss.name;
+  const Loss defaults = [&] {
+    if constexpr (requires { loss.defaults(); })
+      return loss.defaults();
+    else
+      return Loss{};
+  }();
+  each_option(loss, [&](const std::string& name, const auto& value, const auto& option) {
+    bool is_default = false;
+    each_option(defaults, [&](const std::string& other, const auto& usual, const auto&) {
+      if (other == name) is_default = static_cast<double>(usual) == static_cast<double>(value);
+    });
+    if (!(option.newer && is_default)) out[name] = value;
+  });
+  std::string all;
+  for (const ramp& one : ramps) all += text(all.empty() ? "" : ", ", text_of(one));
+  if (!all.empty()) out["ramps"] = all;
 }
-/// What the overloads here do not name, a type derived from one of those included: it would be taken for another.
+/// The name and the declared options of an optimiser.
+template <optim::rule Rule>
+void describe(io::json& out, const Rule& rule) {
+  out["optimiser"] = Rule::name;
+  Rule::options([&](const auto& option) { out[option.name] = rule.*option.member; });
+}
+/// What the overloads here do not know, a type derived from one of those included: it would be taken for another.
 template <class Setting>
 void describe(io::json&, const Setting&) {
-  static_assert(
-      no_branch_for<Setting>,
-      "kd::train::recipe: cannot describe this loss or optimiser: a run with it could be continued as another");
-}
-template <class Adam>
-void describe_adam(io::json& out, const Adam& rule) {
-  out["optimiser"] = Adam::name;
-  out["learning_rate"] = rule.learning_rate;
-  out["beta1"] = rule.beta1;
-  out["beta2"] = rule.beta2;
-  out["epsilon"] = rule.epsilon;
-  out["weight_decay"] = rule.weight_decay;
-}
-inline void describe(io::json& out, const optim::adam& rule) { describe_adam(out, rule); }
-inline void describe(io::json& out, const optim::adamw& rule) { describe_adam(out, rule); }
-inline void describe(io::json& out, const optim::sgd& rule) {
-  out["optimiser"] = optim::sgd::name;
-  out["learning_rate"] = rule.learning_rate;
-  out["momentum"] = rule.momentum;
-  out["dampening"] = rule.dampening;
-  out["weight_decay"] = rule.weight_decay;
-  out["nesterov"] = rule.nesterov;
+  static_assert(no_branch_for<Setting>,
+                "kd::train::recipe: cannot describe this optimiser: a run with it could be continued as another");
 }
 inline void describe(io::json& out, const optim::schedule& s) {
   io::json numbers = io::json::array();
@@ -101,7 +100,8 @@ struct run_inputs {
   std::string teacher = "none";                   // as teacher_identity says
 };
 
-/// Changes whenever a recipe gets another member, or an old one another meaning.
+/// Changes whenever a recipe gets another member, or an old one another meaning; not for options that are left out at
+/// their defaults (formula::option::added_later), as long as these stay as they are.
 inline constexpr int recipe_version = 2;
 
 /// Everything that decides the weights, but not the number of epochs, so that a run can be made longer; nor the
@@ -117,7 +117,7 @@ io::json recipe(const Loss& loss, const Optimiser& optimiser, const options& set
   out["labels"] = inputs.data.labels;
   out["teacher"] = inputs.teacher;
   out["precision"] = text_of(inputs.precision);
-  detail::describe(out, loss);
+  detail::describe_loss(out, loss, settings.ramps);
   detail::describe(out, optimiser);
   detail::describe(out, settings.schedule);
   out["batch_size"] = settings.batch_size;

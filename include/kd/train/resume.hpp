@@ -1,7 +1,9 @@
 /// The state of a run on disk, so that a run that was stopped goes on to bit-equal weights.
 #pragma once
 
+#include <algorithm>
 #include <array>
+#include <iterator>
 #include <span>
 #include <string>
 #include <string_view>
@@ -16,14 +18,20 @@
 
 namespace kd::inline KD_ABI::train {
 
-/// An epoch as a JSON object, as it stands in logs, checkpoints and results.
+namespace detail {
+
+/// The members of an epoch in JSON that are no terms.
+inline constexpr std::string_view epoch_members[] = {"epoch",          "loss",          "teacher_agreement",
+                                                     "train_accuracy", "learning_rate", "seconds"};
+
+}  // namespace detail
+
+/// An epoch as a JSON object, as it stands in logs, checkpoints and results: every term is a member of its name.
 inline io::json to_json(const epoch_record& r) {
   io::json out = io::json::object();
   out["epoch"] = r.epoch;
   out["loss"] = r.loss;
-  out["ce"] = r.cross_entropy;
-  out["kd"] = r.kd;
-  out["soft_ce"] = r.soft_cross_entropy;
+  for (const term& one : r.terms) out[one.name] = one.value;
   out["teacher_agreement"] = r.teacher_agreement;
   out["train_accuracy"] = r.accuracy;
   out["learning_rate"] = r.learning_rate;
@@ -32,25 +40,35 @@ inline io::json to_json(const epoch_record& r) {
 }
 
 inline epoch_record epoch_from_json(const io::json& j) {
-  return {.epoch = static_cast<std::size_t>(j.at("epoch").as_unsigned()),
-          .loss = j.at("loss").as_number(),
-          .cross_entropy = j.at("ce").as_number(),
-          .kd = j.at("kd").as_number(),
-          .soft_cross_entropy = j.at("soft_ce").as_number(),
-          .teacher_agreement = j.at("teacher_agreement").as_number(),
-          .accuracy = j.at("train_accuracy").as_number(),
-          .learning_rate = j.at("learning_rate").as_number(),
-          .seconds = j.at("seconds").as_number()};
+  epoch_record r{.epoch = static_cast<std::size_t>(j.at("epoch").as_unsigned()),
+                 .loss = j.at("loss").as_number(),
+                 .teacher_agreement = j.at("teacher_agreement").as_number(),
+                 .accuracy = j.at("train_accuracy").as_number(),
+                 .learning_rate = j.at("learning_rate").as_number(),
+                 .seconds = j.at("seconds").as_number()};
+  // Every loss once had the same three terms, two of them under other names, and those of a teacher were 0 without one.
+  const bool earlier = j.find("soft_ce") != nullptr;
+  const bool no_teacher = earlier && j.at("kd").as_number() == 0 && j.at("soft_ce").as_number() == 0;
+  for (std::size_t i = 0; i < j.size(); ++i) {
+    const std::string& name = j.names()[i];
+    if (std::ranges::find(detail::epoch_members, name) != std::end(detail::epoch_members)) continue;
+    if (no_teacher && name != "ce") continue;
+    r.terms.push_back({earlier && name == "ce"        ? "cross_entropy"
+                       : earlier && name == "soft_ce" ? "soft_cross_entropy"
+                                                      : name,
+                       j.items()[i].as_number()});
+  }
+  return r;
 }
 
 namespace detail {
 
 inline constexpr std::string_view state_version = "2";  // of the layout of a state file
-inline constexpr const char* moment_prefix = "optimizer.";
+inline constexpr const char* state_prefix = "optimizer.";
 
 /// "optimizer.0.features.0.weight": the optimiser's number i for one tensor.
-inline std::string moment_name(std::size_t i, const nn::tensor_info& info) {
-  return text(moment_prefix, i, ".", info.name.view());
+inline std::string state_name(std::size_t i, const nn::tensor_info& info) {
+  return text(state_prefix, i, ".", info.name.view());
 }
 
 }  // namespace detail
@@ -95,7 +113,7 @@ void save_state(const Trainer& run, const std::string& path, const io::json& rec
   for (std::size_t i = 0; i < Trainer::states; ++i)
     for (const nn::tensor_info& info : Trainer::network_type::plan::tensors)
       if (info.spec.trainable)
-        file.add(detail::moment_name(i, info), detail::extents_of(info.spec), run.network().read(info, run.moment(i)));
+        file.add(detail::state_name(i, info), detail::extents_of(info.spec), run.network().read(info, run.state(i)));
   file.write(path);
 }
 template <class Trainer>
@@ -113,17 +131,19 @@ void load_state(Trainer& run, const std::string& path, const io::json& recipe) {
   const io::json list = io::json::parse(*file.find_metadata("kd.history"), text(path, ": kd.history"));
   std::vector<epoch_record> history;
   for (const io::json& record : list.items()) history.push_back(epoch_from_json(record));
-  std::array<std::vector<std::vector<float>>, Trainer::states> moments;
+  std::array<std::vector<std::vector<float>>, Trainer::states> states;
   for (std::size_t i = 0; i < Trainer::states; ++i)
     for (const nn::tensor_info& info : plan::tensors) {
-      moments[i].emplace_back(info.spec.trainable ? info.spec.size() : 0);
+      states[i].emplace_back(info.spec.trainable ? info.spec.size() : 0);
       if (info.spec.trainable)
-        file.read(detail::moment_name(i, info), detail::extents_of(info.spec), std::span<float>(moments[i].back()));
+        file.read(detail::state_name(i, info), detail::extents_of(info.spec), std::span<float>(states[i].back()));
     }
-  read_weights(file, run.network(), {.skip = {detail::moment_prefix}});
+  load_options weights;
+  if (Trainer::states > 0) weights.skip = {detail::state_prefix};
+  read_weights(file, run.network(), weights);
   for (std::size_t i = 0; i < Trainer::states; ++i)
     for (std::size_t t = 0; t < plan::tensors.size(); ++t)
-      if (plan::tensors[t].spec.trainable) run.network().write(plan::tensors[t], moments[i][t].data(), run.moment(i));
+      if (plan::tensors[t].spec.trainable) run.network().write(plan::tensors[t], states[i][t].data(), run.state(i));
   run.restore_history(std::move(history));
 }
 template <class Trainer>

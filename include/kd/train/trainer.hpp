@@ -5,6 +5,7 @@
 #include <array>
 #include <chrono>
 #include <cstdint>
+#include <cstring>
 #include <optional>
 #include <span>
 #include <string>
@@ -14,10 +15,11 @@
 
 #include "kd/data/dataset.hpp"
 #include "kd/data/loader.hpp"
-#include "kd/loss/distillation.hpp"
+#include "kd/loss/formula_of.hpp"
 #include "kd/loss/loss_meter.hpp"
+#include "kd/loss/loss_terms.hpp"
 #include "kd/nn/network.hpp"
-#include "kd/optim/factors.hpp"
+#include "kd/optim/rule.hpp"
 #include "kd/train/live_parameters.hpp"
 #include "kd/train/options.hpp"
 #include "kd/train/progress.hpp"
@@ -25,9 +27,9 @@
 
 namespace kd::inline KD_ABI::train {
 
-/// Trains `Network` on one split of a data set. `Loss` is cross_entropy or distillation, `Optimiser` one of optim/,
-/// `Teacher` one of teacher.hpp. All buffers are made here; step() allocates nothing. Network, data set and teacher
-/// must outlive the trainer, which reads them in every step.
+/// Trains `Network` on one split of a data set. `Loss` is one of loss/, `Optimiser` a rule of optim/all_rules.hpp or of
+/// one's own, `Teacher` one of teacher.hpp. All buffers are made here; step() allocates nothing. Network, data set and
+/// teacher must outlive the trainer, which reads them in every step.
 template <class Network, class Loss, class Optimiser, class Teacher = no_teacher>
 class trainer {
  public:
@@ -35,6 +37,14 @@ class trainer {
   using device_type = typename Network::device_type;
   static constexpr std::size_t classes = Network::classes;
   using live = live_parameters<typename Network::model>;
+  static_assert(
+      requires(const Loss& loss) { loss.formula(); },
+      "kd::train::trainer: the loss must say what it computes with formula(), as kd::distillation does");
+  static_assert(optim::rule<Optimiser>,
+                "kd::train::trainer: the optimiser must be a rule as kd/formula/rule.hpp says it");
+  using factors = optim::factors_of<Optimiser>;
+  static_assert(optim::fits_step_scalars<Optimiser>,
+                "kd::train::trainer: the optimiser's factors must be plain numbers, at most 32 bytes of them");
   static_assert(!Loss::needs_teacher || !std::is_same_v<Teacher, no_teacher>,
                 "kd::train::trainer: a distillation loss needs a teacher: pass logits or a network");
   static constexpr bool has_cache = std::is_same_v<Teacher, cached_teacher>;
@@ -74,7 +84,7 @@ class trainer {
     }
     if constexpr (Loss::needs_teacher) teacher_rows_ = device.template allocate<float>(rows);
     loss_scratch_ = device.template allocate<std::byte>(device.loss_scratch(batch, classes));
-    for (auto& moment : moments_) moment = device.template allocate<float>(Network::parameter_floats);
+    for (auto& one : states_) one = device.template allocate<float>(Network::parameter_floats);
     network.reserve(batch, true);
     if (settings.show) progress_.emplace(progress_options::detect(settings.show), settings.name, settings.epochs);
     if constexpr (has_live) teacher.network->reserve(batch, false);
@@ -97,7 +107,7 @@ class trainer {
       enqueue_step(b);
       if (!progress_) continue;
       // What the device has not done yet it cannot show.
-      const loss_terms so_far = device_type::runs_at_once ? read_meter().means() : loss_terms{};
+      const loss_terms so_far = device_type::runs_at_once ? means_of(read_meter()) : loss_terms{};
       progress_->batch(b + 1, std::min((b + 1) * settings_.batch_size, all.samples()), so_far.total);
     }
     return finish_epoch();
@@ -116,34 +126,36 @@ class trainer {
     require_epoch("kd::train::trainer::finish_epoch");
     const loss_meter sum = read_meter();
     require_finite_steps(sum);
-    const loss_terms terms = sum.means();
+    const loss_terms terms = means_of(sum);
     const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start_;
     const std::size_t epoch = history_.size();
+    std::vector<term> list;
+    for (const loss_term& one : terms.terms()) list.push_back({std::string(one.name), one.value});
     const epoch_record& record =
         history_.emplace_back(epoch_record{.epoch = epoch + 1,
                                            .loss = terms.total,
-                                           .cross_entropy = terms.cross_entropy,
-                                           .kd = terms.kd,
-                                           .soft_cross_entropy = terms.soft_cross_entropy,
+                                           .terms = std::move(list),
                                            .teacher_agreement = terms.teacher_agreement,
                                            .accuracy = terms.accuracy,
                                            .learning_rate = learning_rate(steps_per_epoch() * (epoch + 1) - 1),
                                            .seconds = seconds.count()});
-    if (progress_) progress_->end_epoch(text_of(record, Loss::needs_teacher));
+    if (progress_) progress_->end_epoch(text_of(record));
     return record;
   }
 
   /// Fixes the order of an epoch's samples and the numbers of its steps; step() takes its batches one by one.
   data::batches begin_epoch(std::size_t epoch) {
     const data::batches all = order_.epoch(static_cast<std::uint32_t>(epoch));
+    const auto formula = with_ramps(loss_, settings_.ramps, epoch).formula();
     for (std::size_t b = 0; b < all.size(); ++b) {
       const std::size_t index = epoch * all.size() + b;
       step_scalars& s = table_[b];
       s.step = static_cast<std::uint32_t>(index);
       s.epoch = static_cast<std::uint32_t>(epoch);
       s.first = static_cast<std::uint32_t>(b * settings_.batch_size);
-      std::ranges::copy(loss_numbers(loss_), s.loss);
-      std::ranges::copy(optim::pack_factors(optim::factors(optimiser_, learning_rate(index), index + 1)), s.optimiser);
+      write_loss(formula, s);
+      const factors now = optimiser_.factors(learning_rate(index), index + 1);
+      std::memcpy(s.optimiser, &now, sizeof now);
     }
     auto& device = network_->device();
     device.upload(all.order().data(), all.samples(), samples_.data());
@@ -162,7 +174,7 @@ class trainer {
     enqueue_step(batch_number);
     const loss_meter terms = read_meter();
     require_finite_steps(terms, batch_number);
-    return terms.means();
+    return means_of(terms);
   }
 
   /// The same without waiting for it: what it gave is in finish_epoch's record.
@@ -191,10 +203,10 @@ class trainer {
     return settings_.schedule.rate(optimiser_.learning_rate, static_cast<double>(position));
   }
 
-  /// The optimiser's state: `states` flat buffers in the layout of the parameters.
+  /// The optimiser's state: `states` flat buffers in the layout of the parameters; i below that.
   static constexpr std::size_t states = Optimiser::states;
-  float* moment(std::size_t i) { return i < moments_.size() ? moments_[i].data() : nullptr; }
-  const float* moment(std::size_t i) const { return i < moments_.size() ? moments_[i].data() : nullptr; }
+  float* state(std::size_t i) { return states_.at(i).data(); }
+  const float* state(std::size_t i) const { return states_.at(i).data(); }
   /// For resuming: takes over the epochs of an earlier process.
   void restore_history(std::vector<epoch_record> history) { history_ = std::move(history); }
   const Loss& loss() const { return loss_; }
@@ -233,15 +245,27 @@ class trainer {
       student = student_rows_.data();
       d_student = d_rows_.data();
     }
-    device.accumulate_loss(loss_, now->loss, count, classes, student, teacher_rows_.data(), batch_labels_.data(),
-                           d_student, loss_scratch_, meter_.data());
+    accumulate_loss(now, count, student, d_student);
     if constexpr (device_type::runs_at_once)
-      if (meter_.data()->fault_kind != 0) return;  // enqueue_step says so
+      if (meter_.data()->fault_kind != loss_fault_kind::none) return;  // enqueue_step says so
     if constexpr (!rows_in_place)
       device.from_rows(Network::plan::output, count, d_student, network_->logits_gradient(count));
     network_->backward(count, random);
-    device.update(optimiser_, places_, now->optimiser, network_->parameters(), network_->gradients(), moment(0),
-                  moment(1), meter_.data());
+    optim::state_buffers<Optimiser> states_of_weights;
+    for (std::size_t i = 0; i < states; ++i) states_of_weights[i] = state(i);
+    device.update(optimiser_, places_, reinterpret_cast<const factors*>(now->optimiser), network_->parameters(),
+                  network_->gradients(), states_of_weights, meter_.data());
+  }
+
+  void accumulate_loss(const step_scalars* now, std::size_t count, const float* student, float* d_student) {
+    auto& device = network_->device();
+    const auto* const formula = loss_of<formula_of<Loss>>(now);
+    if constexpr (requires { loss_.value_names(); })  // chosen at run time
+      loss_.accumulate(device, formula, count, classes, student, teacher_rows_.data(), batch_labels_.data(), d_student,
+                       loss_scratch_, meter_.data());
+    else
+      device.accumulate_loss(loss_, formula, count, classes, student, teacher_rows_.data(), batch_labels_.data(),
+                             d_student, loss_scratch_, meter_.data());
   }
 
   void gather(std::size_t count, const normalisation& pixels, float* input) {
@@ -259,15 +283,21 @@ class trainer {
     network_->device().download(meter_.data(), 1, &sum);
     return sum;
   }
+  loss_terms means_of(const loss_meter& sum) const {
+    if constexpr (requires { loss_.value_names(); })
+      return sum.means(loss_.value_names());
+    else
+      return sum.means(value_names<formula_of<Loss>>);
+  }
   /// `first`: the batch that the meter began with.
   void require_finite_steps(const loss_meter& sum, std::size_t first = 0) const {
-    if (sum.fault_kind == 0) return;
+    if (sum.fault_kind == loss_fault_kind::none) return;
     const std::size_t step = device_type::runs_at_once ? first : first + static_cast<std::size_t>(sum.fault_step);
     const loss_fault fault = sum.fault();
     const std::span<const std::uint32_t> batch = order_.current()[step];
     if (fault.row >= batch.size())
       throw error(text("kd::train::trainer: a fault at row ", fault.row, " of a batch of ", batch.size()));
-    throw non_finite_error(text(settings_.name, ": ", Loss::name, ": ", text_of(fault), " of step ",
+    throw non_finite_error(text(settings_.name, ": ", loss_.name, ": ", text_of(fault), " of step ",
                                 epoch_begins_at_ + step + 1, ", training sample ", batch[fault.row],
                                 "; training stopped before the weights were touched: look at this sample, or lower the "
                                 "learning rate"));
@@ -289,7 +319,8 @@ class trainer {
                           const options& settings, const Teacher& teacher) {
     constexpr std::string_view me = "kd::train::trainer";
     loss.validate();
-    optimiser.validate();
+    require_ramps(loss, settings.ramps);
+    optim::validate(optimiser);
     if (!(set.image == Network::plan::input))
       reject_argument(me, text("images of the network's input shape ", text_of(Network::plan::input)),
                       text_of(set.image), "train a network for these images");
@@ -370,7 +401,7 @@ class trainer {
   buffer<loss_meter> meter_;
   buffer<float> student_rows_, teacher_rows_, d_rows_;
   buffer<std::byte> loss_scratch_;
-  std::array<buffer<float>, Optimiser::states> moments_;
+  std::array<buffer<float>, states> states_;
   std::vector<epoch_record> history_;
   std::optional<progress> progress_;
 };

@@ -1,10 +1,11 @@
 /// Rows of logits that stay in the registers of a warp, or of a quarter of one: every logit is read once, the gradient
-/// written once. The kernels are in distillation.cuh and cross_entropy.cuh.
+/// written once. The kernel is in logit_loss.cuh.
 ///
-/// A row of up to Lanes * Values classes belongs to Lanes threads with Values classes each. With 16-byte loads (8 in
-/// bf16; Values a multiple of 4) lane l holds classes 4 (j Lanes + l) to 4 (j Lanes + l) + 3, j = 0, 1, ...; without,
-/// classes j Lanes + l. Registers without a class hold minus infinity. Sums go over a lane's registers, then over the
-/// lanes by a fixed tree.
+/// A row of up to Lanes * Values classes belongs to Lanes threads with Values classes each. Where the number of classes
+/// and Values are multiples of 4, lane l holds classes 4 (j Lanes + l) to 4 (j Lanes + l) + 3, j = 0, 1, ..., and
+/// arrays that lie well are accessed 16 bytes at a time (8 in formats of 16 bits); otherwise classes j Lanes + l. Who
+/// holds a class never depends on addresses. Registers without a class hold minus infinity. Sums go over a lane's
+/// registers, then over the lanes by a fixed tree.
 #pragma once
 
 #include "kd/kernel/loss_row.cuh"
@@ -21,6 +22,11 @@ __device__ float lanes_sum(float x) {
   for (unsigned offset = Lanes / 2; offset > 0; offset /= 2)
     x += __shfl_xor_sync(full_warp, x, static_cast<int>(offset));
   return x;
+}
+template <unsigned Lanes, std::size_t Size>
+__device__ void lanes_sum(formula::few<float, Size>& sums) {
+#pragma unroll
+  for (std::size_t i = 0; i != Size; ++i) sums.at[i] = lanes_sum<Lanes>(sums.at[i]);
 }
 template <unsigned Lanes>
 __device__ float lanes_max(float x) {
@@ -39,25 +45,42 @@ __device__ unsigned lanes_min(unsigned x) {
   return x;
 }
 
+/// Which arrays of a batch can be accessed four logits at a time.
+struct wide_arrays {
+  bool student, teacher, gradient;
+};
+
 /// Where a row lies in the registers of its lanes.
 template <unsigned Lanes, unsigned Values>
 struct register_row {
-  unsigned lane, classes;  // no classes where the row does not exist
-  bool wide;
+  unsigned lane, classes;
+  bool by_fours;
+
+  __device__ register_row(unsigned lane_, unsigned classes_)
+      : lane(lane_), classes(classes_), by_fours(Values % 4 == 0 && classes_ % 4 == 0) {}
 
   __device__ unsigned class_of(unsigned i) const {
     if constexpr (Values % 4 == 0)
-      if (wide) return (i / 4 * Lanes + lane) * 4 + i % 4;
+      if (by_fours) return class_by_fours(i);
     return i * Lanes + lane;
   }
+  __device__ unsigned class_by_fours(unsigned i) const { return (i / 4 * Lanes + lane) * 4 + i % 4; }
+  /// The classes below `end`; minus infinity for the others.
   template <class Logit>
-  __device__ void load(const Logit* row, float (&x)[Values]) const {
+  __device__ void load(const Logit* row, unsigned end, bool wide, float (&x)[Values]) const {
     if constexpr (Values % 4 == 0) {
-      if (wide) {
+      if (by_fours) {
 #pragma unroll
         for (unsigned i = 0; i < Values; i += 4) {
+          const unsigned c = class_by_fours(i);
           float four[4] = {-float_infinity, -float_infinity, -float_infinity, -float_infinity};
-          if (class_of(i) < classes) load_floats<4>(row + class_of(i), four);
+          if (wide) {
+            if (c < end) load_floats<4>(row + c, four);
+          } else {
+#pragma unroll
+            for (unsigned k = 0; k < 4; ++k)
+              if (c + k < end) four[k] = to_float(row[c + k]);
+          }
 #pragma unroll
           for (unsigned k = 0; k < 4; ++k) x[i + k] = four[k];
         }
@@ -67,17 +90,28 @@ struct register_row {
 #pragma unroll
     for (unsigned i = 0; i < Values; ++i) {
       const unsigned c = i * Lanes + lane;
-      x[i] = c < classes ? to_float(row[c]) : -float_infinity;
+      x[i] = c < end ? to_float(row[c]) : -float_infinity;
     }
   }
   template <class Logit>
-  __device__ void store(const float (&x)[Values], Logit* row) const {
+  __device__ void store(const float (&x)[Values], bool wide, bool adds, Logit* row) const {
     if constexpr (Values % 4 == 0) {
-      if (wide) {
+      if (by_fours) {
 #pragma unroll
         for (unsigned i = 0; i < Values; i += 4) {
-          const float four[4] = {x[i], x[i + 1], x[i + 2], x[i + 3]};
-          if (class_of(i) < classes) store_floats<4>(four, row + class_of(i));
+          const unsigned c = class_by_fours(i);
+          if (c >= classes) continue;
+          float four[4] = {x[i], x[i + 1], x[i + 2], x[i + 3]};
+          if (adds) {
+#pragma unroll
+            for (unsigned k = 0; k < 4; ++k) four[k] += to_float(row[c + k]);
+          }
+          if (wide) {
+            store_floats<4>(four, row + c);
+          } else {
+#pragma unroll
+            for (unsigned k = 0; k < 4; ++k) row[c + k] = from_float<Logit>(four[k]);
+          }
         }
         return;
       }
@@ -85,7 +119,7 @@ struct register_row {
 #pragma unroll
     for (unsigned i = 0; i < Values; ++i) {
       const unsigned c = i * Lanes + lane;
-      if (c < classes) row[c] = from_float<Logit>(x[i]);
+      if (c < classes) row[c] = from_float<Logit>(adds ? to_float(row[c]) + x[i] : x[i]);
     }
   }
   /// The first class with this logit, no_class where none has it.
@@ -96,111 +130,222 @@ struct register_row {
       if (x[i] == logit) found = class_of(i);
     return lanes_min<Lanes>(found);
   }
+  /// Of the logits that are not masked; none where the loss does not ask for it.
+  template <class Loss>
+  __device__ formula::logit_spread<float> spread(const float (&x)[Values], float first_logit) const {
+    formula::logit_spread<float> s = {};
+    if constexpr (Loss::standardises) {
+      s.from = formula::is_masked(first_logit) ? 0.0f : first_logit;
+#pragma unroll
+      for (unsigned i = 0; i < Values; ++i) {
+        const bool masked = formula::is_masked(x[i]);
+        s.mean += masked ? 0.0f : x[i] - s.from;
+        s.count += masked ? 0.0f : 1.0f;
+      }
+      s.count = lanes_sum<Lanes>(s.count);
+      s.mean = lanes_sum<Lanes>(s.mean) / s.count;
+      float squares = 0;
+#pragma unroll
+      for (unsigned i = 0; i < Values; ++i) {
+        const float off = x[i] - s.from - s.mean;
+        squares += formula::is_masked(x[i]) ? 0.0f : off * off;
+      }
+      s.deviation = deviation_of(lanes_sum<Lanes>(squares), s.count);
+    }
+    return s;
+  }
+  /// Makes a class's logit minus infinity.
+  __device__ void mask(unsigned class_index, float (&x)[Values]) const {
+#pragma unroll
+    for (unsigned i = 0; i < Values; ++i)
+      if (class_of(i) == class_index) x[i] = -float_infinity;
+  }
 };
 
-/// One row; every thread of the warp must call. Returns its terms in all its lanes. d_student may be null, or the
-/// student's row; it is not written where the row is at fault.
-template <bool Teacher, unsigned Lanes, unsigned Values, class Logit>
-__device__ loss_row loss_in_registers(const register_row<Lanes, Values>& place, const Logit* student,
-                                      const Logit* teacher, std::int32_t label, const loss_weights& weights,
-                                      Logit* d_student) {
-  float z[Values], t[Teacher ? Values : 1], hard[Teacher ? Values : 1];
+/// One row; every thread of the warp must call. Returns its terms in all its lanes. Nothing is read where the row is
+/// ignored, and no gradient is written where it is at fault.
+template <class Loss, unsigned Lanes, unsigned Values, class Batch>
+__device__ loss_row<Loss> loss_in_registers(const register_row<Lanes, Values>& place, const Loss& loss,
+                                            const loss_weights<Loss>& weights, const row_of_batch<Batch>& at,
+                                            bool exists, const wide_arrays& wide) {
+  constexpr bool takes_teacher = Loss::needs_teacher;
+  constexpr unsigned logits = Loss::reads_logits ? Values : 1;
+  // Logits, and then exponentials.
+  float z[Values], t[takes_teacher ? Values : 1], hard[takes_hard_exponentials<Loss> ? Values : 1];
+  float gap[takes_gap<Loss> ? Values : 1], student_logit[logits], teacher_logit[logits];
+  if constexpr (Lanes == warp_size) {
+    if (at.ignored || !exists) {
+#pragma unroll
+      for (unsigned i = 0; i < Values; ++i) z[i] = 0;
+      if (exists && at.wants_gradient() && !at.batch.add_to_gradient)
+        place.store(z, wide.gradient, false, at.gradient());
+      return {};
+    }
+  }
+  const bool absent = Lanes != warp_size && (at.ignored || !exists);  // its lanes go along with those of their warp
   // In front of the first shuffle: the gradient may overwrite the logits only behind it.
-  const float label_logit = logit_of_label(student, place.classes, label);
-  place.load(student, z);
-  if constexpr (Teacher) place.load(teacher, t);
+  const row_label label = absent ? row_label{} : at.template label<Loss>();
+  place.load(at.student(), absent ? 0 : at.classes(), wide.student, z);
+  if constexpr (takes_teacher) place.load(at.teacher(), absent ? 0 : at.teacher_classes(), wide.teacher, t);
+  if constexpr (Loss::reads_logits) {
+#pragma unroll
+    for (unsigned i = 0; i < Values; ++i) {
+      student_logit[i] = z[i];
+      teacher_logit[i] = takes_teacher ? t[i] : 0.0f;
+    }
+  }
+  row_spread spread;
+  if constexpr (Loss::standardises) {
+    spread.student = place.template spread<Loss>(z, absent ? 0.0f : at.student_logit(0));
+    spread.teacher = place.template spread<Loss>(t, absent ? 0.0f : at.teacher_logit(0));
+  }
+  if constexpr (Loss::label_apart) {
+    place.mask(label.at, z);
+    if constexpr (takes_teacher) place.mask(label.at, t);
+  }
 
   row_maxima maxima;
 #pragma unroll
   for (unsigned i = 0; i < Values; ++i) {
     maxima.student = fmaxf(maxima.student, z[i]);
-    if constexpr (Teacher) maxima.teacher = fmaxf(maxima.teacher, t[i]);
+    if constexpr (takes_teacher) maxima.teacher = fmaxf(maxima.teacher, t[i]);
   }
   maxima.student = lanes_max<Lanes>(maxima.student);
   maxima.student_class = place.first_class_with(maxima.student, z);
-  if constexpr (Teacher) {
+  if constexpr (takes_teacher) {
     maxima.teacher = lanes_max<Lanes>(maxima.teacher);
     maxima.teacher_class = place.first_class_with(maxima.teacher, t);
   }
 
-  const softening soft(weights.temperature);
-  row_sums sums;
+  const softenings soft(loss, spread);
+  formula::sums<Loss, float> sums;
 #pragma unroll
   for (unsigned i = 0; i < Values; ++i) {
     const float dz = z[i] - maxima.student;
-    z[i] = soft(dz);
-    sums.student = __fadd_rn(sums.student, z[i]);
-    if constexpr (Teacher) {
+    if constexpr (Loss::softens || Loss::hardens) {
+      z[i] = soft.student(dz);
+      sums.student = __fadd_rn(sums.student, z[i]);
+    }
+    if constexpr (takes_hard_exponentials<Loss>) {
       hard[i] = hard_exponential(dz);
       sums.hard += hard[i];
-      const float dt = t[i] - maxima.teacher;
-      t[i] = soft(dt);
-      sums.teacher = __fadd_rn(sums.teacher, t[i]);
-      // Both may be infinite where the teacher's probability is 0, and 0 * infinity counts as 0. The difference is
-      // taken before the division by T: equal rows then give exactly 0.
-      const bool zero = dt < soft.underflow;
-      sums.gap += t[i] * (zero ? 0.0f : dt - dz);
-      sums.energy += t[i] * (zero ? 0.0f : dt);
+    }
+    if constexpr (Loss::softens) {
+      float dt = 0, teacher_e = 0;
+      if constexpr (takes_teacher_exponentials<Loss>) {
+        dt = t[i] - maxima.teacher;
+        teacher_e = t[i] = soft.teacher(dt);
+        sums.teacher = __fadd_rn(sums.teacher, teacher_e);
+      }
+      // The gap is taken before the division by T: equal rows then give exactly 0.
+      const float between = soft.gap(dz, dt);
+      formula::add_moments<Loss, false>(sums.moments, z[i], teacher_e, dz, dt, between, dz < soft.student.underflow,
+                                        dt < soft.teacher.underflow);
+      if constexpr (takes_gap<Loss>) gap[i] = between;
     }
   }
-  sums.student = lanes_sum<Lanes>(sums.student);
-  if constexpr (Teacher) {
-    sums.hard = lanes_sum<Lanes>(sums.hard);
-    sums.teacher = lanes_sum<Lanes>(sums.teacher);
-    sums.gap = lanes_sum<Lanes>(sums.gap);
-    sums.energy = lanes_sum<Lanes>(sums.energy);
-  } else {
-    sums.hard = sums.student;
-  }
-
-  const loss_row row = terms_of_row<Teacher>(maxima, sums, soft, label, label_logit);
-  if (d_student == nullptr || !is_finite(row)) return row;
-  const gradient_factors factors(weights, sums);
+  if constexpr (Loss::logit_sums > 0) {
 #pragma unroll
-  for (unsigned i = 0; i < Values; ++i) {
-    const bool is_label = place.class_of(i) == static_cast<unsigned>(label);
-    if constexpr (Teacher)
-      z[i] = factors.operator()<true>(z[i], hard[i], t[i], is_label);
-    else
-      z[i] = factors.operator()<false>(z[i], z[i], 0.0f, is_label);
+    for (unsigned i = 0; i < Values; ++i)
+      if (place.class_of(i) < place.classes)
+        formula::add_logits(loss, class_numbers{.student_logit = student_logit[i], .teacher_logit = teacher_logit[i]},
+                            sums.logits);
+    lanes_sum<Lanes>(sums.logits);
   }
-  place.store(z, d_student);
-  return row;
+  if constexpr (Loss::softens || Loss::hardens) sums.student = lanes_sum<Lanes>(sums.student);
+  if constexpr (takes_hard_exponentials<Loss>)
+    sums.hard = lanes_sum<Lanes>(sums.hard);
+  else
+    sums.hard = sums.student;
+  if constexpr (takes_teacher_exponentials<Loss>) sums.teacher = lanes_sum<Lanes>(sums.teacher);
+  lanes_sum<Lanes>(sums.moments);
+
+  const auto numbers_of = [&](unsigned i) {
+    class_numbers c;
+    if constexpr (Loss::softens || Loss::hardens) c.student_e = z[i];
+    if constexpr (takes_teacher_exponentials<Loss>) c.teacher_e = t[i];
+    if constexpr (takes_hard_exponentials<Loss>)
+      c.hard_e = hard[i];
+    else if constexpr (Loss::hardens)
+      c.hard_e = z[i];
+    if constexpr (takes_gap<Loss>) c.gap = gap[i];
+    if constexpr (Loss::reads_logits) {
+      c.student_logit = student_logit[i];
+      c.teacher_logit = teacher_logit[i];
+    }
+    return c;
+  };
+  whole_row<Loss> row(loss, soft, maxima, sums, label, spread, at.classes());
+  if constexpr (Loss::probability_sums > 0) {
+    formula::few<float, Loss::probability_sums> second = {};
+#pragma unroll
+    for (unsigned i = 0; i < Values; ++i)
+      if (place.class_of(i) < place.classes)
+        formula::add_probabilities(loss, row.terms, row.see(numbers_of(i)), second);
+    lanes_sum<Lanes>(second);
+    formula::take_probabilities(loss, second, row.terms);
+  }
+  loss_row<Loss> result = row.values(loss, label);
+  result.finite = result.finite && at.weight_is_good();
+  if (absent) result = {};
+  if (!exists || !at.wants_gradient() || !result.finite) return result;
+  const row_gradient<Loss> gradient(loss, row, weights, at.gradient_weight(), label);
+#pragma unroll
+  for (unsigned i = 0; i < Values; ++i) z[i] = absent ? 0.0f : gradient(place.class_of(i), numbers_of(i));
+  place.store(z, wide.gradient, at.batch.add_to_gradient, at.gradient());
+  return result;
 }
 
-/// Threads of a block: 128 where a fold follows in a launch of its own, up to 1,024 for one block that folds as well.
-template <bool Fold>
-inline constexpr unsigned register_rows_threads = Fold ? 1024 : 128;
-/// Blocks that must fit a multiprocessor. Three leave 168 registers for a thread; 32 floats of each tensor want 213
-/// (nvcc 13.0, sm_90) and would spill. Without a number here nvcc spills the small kernels.
-template <unsigned Values, bool Fold, class Logit>
-inline constexpr unsigned register_rows_blocks = Fold || Values * sizeof(Logit) > 64 ? 1 : 3;
+/// Floats that a thread holds for each class.
+template <class Loss>
+inline constexpr unsigned floats_of_class =
+    1 + Loss::needs_teacher + takes_hard_exponentials<Loss> + takes_gap<Loss> + 2 * Loss::reads_logits;
+template <class Batch>
+inline constexpr bool is_more_than_dense = requires {
+  &Batch::ignore_index;
+};
+/// Threads of a block: 128 where a fold follows in a launch of its own; for one block that folds as well up to 1,024,
+/// which leaves 64 registers for a thread, or 512 where it wants more.
+template <unsigned Values, bool Fold, class Loss, class Batch>
+inline constexpr unsigned register_rows_threads =
+    !Fold                                                              ? 128
+    : Values * floats_of_class<Loss> > 12 || is_more_than_dense<Batch> ? 512
+                                                                       : 1024;
+/// Blocks that must fit a multiprocessor. Three leave 168 registers for a thread: 3 floats for each of 32 classes fit
+/// (nvcc 13.0, sm_90) where the batch is dense and its logits have 16 bits; otherwise they want up to 250 and would
+/// spill. Without a number here nvcc spills the small kernels.
+template <unsigned Values, bool Fold, class Loss, class Batch>
+inline constexpr unsigned register_rows_blocks = Fold || Values* floats_of_class<Loss> > 96 ||
+                                                         (Values == 32 && (sizeof(*Batch{}.gradient.data) > 2 ||
+                                                                           is_more_than_dense<Batch>))
+                                                     ? 1
+                                                     : 3;
 
 /// The rows of this block, blockDim.x / Lanes at a time.
 /// @param terms [rows], written where Fold is false
 /// @param sums where Fold is true, which takes a grid of one block
-template <bool Teacher, unsigned Lanes, unsigned Values, bool Fold, class Logit>
-__device__ void loss_of_register_rows(std::size_t rows, std::size_t classes, bool wide, const Logit* student,
-                                      const Logit* teacher, const std::int32_t* labels, const float* options,
-                                      Logit* d_student, loss_row* terms, loss_sums* sums) {
-  const loss_weights weights = loss_weights::of<Teacher>(options, rows);
+template <unsigned Lanes, unsigned Values, bool Fold, class Loss, class Batch>
+__device__ void loss_of_register_rows(const Batch& batch, const wide_arrays& wide, const Loss* loss_in_memory,
+                                      const counted_rows* counted, loss_row<Loss>* terms, formula::loss_sums* sums) {
+  const Loss& loss = *loss_in_memory;  // read where it is used: fewer registers than a copy
+  const loss_weights<Loss> weights(loss, static_cast<float>(divisor_of(batch, counted)));
   const unsigned lane = threadIdx.x % Lanes, group = threadIdx.x / Lanes, groups = blockDim.x / Lanes;
-  batch_sums mine;
-  for (std::size_t first = std::size_t{blockIdx.x} * groups; first < rows; first += std::size_t{gridDim.x} * groups) {
+  const register_row<Lanes, Values> place(lane, static_cast<unsigned>(batch.classes));
+  batch_sums<Loss> mine;
+  for (std::size_t first = std::size_t{blockIdx.x} * groups; first < batch.rows;
+       first += std::size_t{gridDim.x} * groups) {
     const std::size_t row = first + group;
-    const bool exists = row < rows;
-    const std::size_t at = exists ? row * classes : 0;
-    const register_row<Lanes, Values> place{lane, exists ? static_cast<unsigned>(classes) : 0, wide};
-    const loss_row result =
-        loss_in_registers<Teacher>(place, student + at, Teacher ? teacher + at : nullptr, exists ? labels[row] : -1,
-                                   weights, d_student == nullptr ? nullptr : d_student + at);
+    const bool exists = row < batch.rows;
+    const row_of_batch<Batch> at(batch, exists ? row : 0);
+    const loss_row<Loss> result = loss_in_registers(place, loss, weights, at, exists, wide);
     if (!exists || lane != 0) continue;
+    if (batch.row_values != nullptr) store_values(loss, result, batch.row_values + row * (Loss::values + 1));
     if constexpr (Fold)
-      mine.add(result, static_cast<unsigned>(row));
+      mine.add(result, at.weight(), static_cast<unsigned>(row));
     else
       terms[row] = result;
   }
-  if constexpr (Fold) fold_batch<Teacher>(mine, rows, classes, student, teacher, labels, options, sums);
+  if constexpr (Fold) fold_batch(mine, loss_in_memory, batch, counted, sums);
 }
 
 }  // namespace kd::kernel::inline KD_KERNEL_ABI

@@ -1,33 +1,25 @@
-/// The arithmetic of one row of the fused losses, shared by the kernels that hold a row in registers and those that
-/// give a block to it.
+/// The arithmetic of one row of a logit loss, shared by the kernels that hold a row in registers and those that give a
+/// block to it: exponentials, what is known when all classes have been summed, the values and the gradient of a class.
+/// The formulas are in kd/formula; what all engines do alike with their sums, on the host as well, in logit_row.hpp.
 ///
-///   kd = sum p ((t - t_max) - (z - z_max)) / T - log(sum_t / sum_z),  p = exp((t - t_max) / T) / sum_t
-///   ce = log(sum exp(z - z_max)) + (z_max - z_label)
-///   soft = kd + H(p),  H(p) = log(sum_t) - sum p (t - t_max) / T
-///   gradient by z: ce_weight (softmax(z) - onehot) + kd_weight T (softmax(z/T) - p), each divided by the rows
-/// kd is without T^2 here. Hinton, Vinyals, Dean: arXiv:1503.02531, section 2; the one-pass form of the KL has no
-/// logarithm of a probability, so 0 log 0 cannot occur, and both sides of each difference are near 0 where p is large.
-///
-/// Minus infinity is a masked class. Equal rows take the same steps on both sides, so that kd and its gradient are
-/// exactly 0. Within about 2e-7 relative in each sum. Checked in tests/cuda/distillation_test.cpp.
+/// Minus infinity is a masked class. Equal rows take the same steps on both sides, so that the divergences and their
+/// gradients are exactly 0. Within about 2e-7 relative in each sum. Checked in tests/cuda/logit_loss_test.cpp.
 #pragma once
 
-#include "kd/kernel/block.cuh"
-#include "kd/kernel/number.cuh"
+#include "kd/formula/logit_row.hpp"
+#include "kd/kernel/loss_batch.cuh"
 
 #pragma GCC visibility push(hidden)
 namespace kd::kernel::inline KD_KERNEL_ABI {
 
-inline constexpr float lowest_float = -3.402823466e38f;
-inline constexpr float float_infinity = __builtin_huge_valf();
-inline constexpr float log2_of_e = 1.44269504f;
-/// Stands for a class where there is none.
-inline constexpr unsigned no_class = 0xffffffffu;
-
-/// Where the options of a loss lie in the row that the kernels read.
-namespace loss_option {
-enum : unsigned { temperature, kd_weight, ce_weight };
-}
+/// What formulas call.
+struct float_math {
+  __host__ __device__ static float log(float x) { return logf(x); }
+  __host__ __device__ static float log1p(float x) { return log1pf(x); }
+  __host__ __device__ static float exp(float x) { return expf(x); }
+  __host__ __device__ static float abs(float x) { return fabsf(x); }
+  __host__ __device__ static float sqrt(float x) { return sqrtf(x); }
+};
 
 /// exp(x / T) as 2^(x log2(e) / T), for x <= 0.
 struct softening {
@@ -46,92 +38,260 @@ struct softening {
 /// exp(x) for x <= 0.
 __device__ inline float hard_exponential(float x) { return exp2f(x * log2_of_e); }
 
+/// What standardising losses are told of a row; nothing for others.
+struct row_spread {
+  formula::logit_spread<float> student = {}, teacher = {};
+};
+/// From the sum of squares around the mean.
+__device__ inline float deviation_of(float squares, float count) {
+  return squares > 0 ? sqrtf(squares / (count - 1)) : squares;
+}
+
+/// The exponentials of both sides. Without a softened term the temperature counts as 1.
+struct softenings {
+  float student_T, teacher_T;
+  softening student, teacher;
+  float ratio;  // T/T'
+
+  template <class Loss>
+  __device__ softenings(const Loss& loss, const row_spread& spread)
+      : student_T(!Loss::softens ? 1.0f : scaled<Loss>(loss.temperature, spread.student)),
+        teacher_T(!Loss::softens ? 1.0f : scaled<Loss>(loss.teacher_temperature, spread.teacher)),
+        student(student_T),
+        teacher(teacher_T),
+        ratio(student_T / teacher_T) {}
+
+  /// Exactly dt - dz where the temperatures are equal.
+  __device__ float gap(float dz, float dt) const { return dt * ratio - dz; }
+
+ private:
+  template <class Loss>
+  __device__ static float scaled(float temperature, const formula::logit_spread<float>& spread) {
+    return Loss::standardises ? temperature * (spread.deviation + formula::least_deviation) : temperature;
+  }
+};
+
 /// The largest logits, floored at the lowest float so that no infinity is subtracted from itself, and the first classes
-/// that have them.
+/// that have them. Where the label is set apart they are those of the other classes, until whole_row looks at it.
 struct row_maxima {
   float student = lowest_float, teacher = lowest_float;
   unsigned student_class = no_class, teacher_class = no_class;
 };
 
-/// Sums over classes, relative to the maxima.
-struct row_sums {
-  float student = 0;  // exp((z - z_max) / T)
-  float hard = 0;     // exp(z - z_max)
-  float teacher = 0;  // exp((t - t_max) / T)
-  float gap = 0;      // the same times ((t - t_max) - (z - z_max))
-  float energy = 0;   // the same times (t - t_max)
-};
-
-/// The terms of one row, without T^2; not finite where the row is at fault.
+/// The terms of one row without their weights and without T^2; as it begins, those of an ignored one.
+template <class Loss>
 struct loss_row {
-  double cross_entropy;
-  float kd, soft_cross_entropy;
-  std::uint32_t correct, agrees;
+  double values[Loss::values] = {};
+  bool finite = true;   // else the row is at fault
+  bool counts = false;  // is not ignored
+  bool correct = false, agrees = false;
 };
 
-__device__ inline bool is_finite(const loss_row& row) {
-  const double all = row.cross_entropy + row.kd + row.soft_cross_entropy;
-  return row.cross_entropy - row.cross_entropy == 0 && all - all == 0;
+/// The values times T^2 where that belongs to them, and their weighted sum, which is returned. A weight of 0 leaves out
+/// what may be infinite.
+template <class Loss>
+__device__ double scale_values(const Loss& loss, const double (&values)[Loss::values], double* scaled) {
+  const double square = loss.times_temperature_squared ? double{loss.temperature} * double{loss.temperature} : 1;
+  double total = 0;
+  Loss::each([&](auto index) {
+    constexpr std::size_t i = decltype(index)::value, first = Loss::template first_value<i>;
+    using term = typename Loss::template term_at<i>;
+    const double scale = term::side == formula::terms::softened ? square : 1;
+    for (std::size_t k = first; k <= first + formula::detail::watched_of<term>(); ++k) scaled[k] = scale * values[k];
+    const double weight{loss.template weight<i>()};
+    if (weight != 0) total += weight * scaled[first];
+  });
+  return total;
+}
+/// The same of one row into memory, [Loss::values + 1]; zeros where the row does not count.
+template <class Loss>
+__device__ void store_values(const Loss& loss, const loss_row<Loss>& row, double* to) {
+  double scaled[Loss::values];
+  const double total = scale_values(loss, row.values, scaled);
+#pragma unroll
+  for (std::size_t k = 0; k < Loss::values; ++k) to[k] = row.counts ? scaled[k] : 0;
+  to[Loss::values] = row.counts ? total : 0;
 }
 
-/// @param label_logit the student's logit of the label; NaN where the label is out of range
-template <bool Teacher>
-__device__ loss_row terms_of_row(const row_maxima& maxima, const row_sums& sums, const softening& soft,
-                                 std::int32_t label, float label_logit) {
-  // A row without a largest class is masked or tied at the lowest float: class 0.
-  const unsigned student_class = maxima.student_class == no_class ? 0 : maxima.student_class;
-  loss_row row = {};
-  row.cross_entropy = double{logf(sums.hard)} + (double{maxima.student} - double{label_logit});
-  row.correct = student_class == static_cast<unsigned>(label);
-  if constexpr (Teacher) {
-    const unsigned teacher_class = maxima.teacher_class == no_class ? 0 : maxima.teacher_class;
-    const float inverse = soft.inverse_temperature();
-    row.kd = sums.gap / sums.teacher * inverse - logf(sums.teacher / sums.student);
-    row.soft_cross_entropy = row.kd + (logf(sums.teacher) - sums.energy / sums.teacher * inverse);
-    row.agrees = student_class == teacher_class;
-  }
-  return row;
-}
-
-/// What is the same in every row of a batch.
+/// The weights of the terms, what the batch divides by, and the power of T in it: what is the same in every row.
+template <class Loss>
 struct loss_weights {
-  float temperature, hard, soft;  // ce_weight / rows, kd_weight T / rows
+  float of[Loss::size];
+  float at_label;
 
-  /// @param options temperature, kd_weight, ce_weight, on the device; not read without a teacher
-  template <bool Teacher>
-  __device__ static loss_weights of(const float* options, std::size_t rows) {
-    const auto n = static_cast<float>(rows);
-    if constexpr (Teacher) {
-      const float temperature = options[loss_option::temperature];
-      return {temperature, options[loss_option::ce_weight] / n, options[loss_option::kd_weight] * temperature / n};
+  __device__ loss_weights(const Loss& loss, float divisor) {
+    Loss::each([&](auto index) {
+      constexpr std::size_t i = decltype(index)::value;
+      float weight = loss.template weight<i>();
+      if constexpr (Loss::template term_at<i>::side == formula::terms::softened)
+        weight = weight * loss.gradient_scale();
+      of[i] = weight / divisor;
+    });
+    at_label = formula::weight_at_label(loss) / divisor;
+  }
+};
+
+/// The exponentials and logits of a class, relative to the row's maxima: exp(dz/T), exp(dt/T'), exp(dz), dt T/T' - dz.
+struct class_numbers {
+  float student_e = 0, teacher_e = 0, hard_e = 0, gap = 0, student_logit = 0, teacher_logit = 0;
+};
+
+/// A row when its classes have been summed.
+template <class Loss>
+struct whole_row {
+  formula::rows<Loss, float, float_math> terms;
+  float student_sum, ratio;  // of exp(dz/T); by how much it is more than the teacher's, exactly 1 for equal rows
+  float hard_sum, hard_max;  // the sum of exp(z - hard_max)
+  // Where the label is set apart: what makes exp(dz) relative to hard_max, and the label's own.
+  float hard_scale = 1, label_hard = 0;
+  unsigned student_class, teacher_class;  // with the largest logits
+  unsigned classes;
+
+  __device__ whole_row(const Loss& loss, const softenings& soft, const row_maxima& maxima,
+                       const formula::sums<Loss, float>& sums, const row_label& label, const row_spread& spread,
+                       unsigned classes_)
+      : student_sum(sums.student),
+        ratio(sums.student / sums.teacher),
+        hard_sum(sums.hard),
+        hard_max(maxima.student),
+        student_class(maxima.student_class),
+        teacher_class(maxima.teacher_class),
+        classes(classes_) {
+    float label_student = 0, label_teacher = 0;
+    if constexpr (Loss::label_apart) {
+      label_student = (label.student - maxima.student) * soft.student.inverse_temperature();
+      label_teacher = (label.teacher - maxima.teacher) * soft.teacher.inverse_temperature();
+      hard_max = fmaxf(maxima.student, label.student);
+      hard_scale = hard_exponential(maxima.student - hard_max);
+      label_hard = hard_exponential(label.student - hard_max);
+      hard_sum = hard_sum * hard_scale + label_hard;
+      if (takes_over(label.student, maxima.student, label.at, student_class)) student_class = label.at;
+      if (takes_over(label.teacher, maxima.teacher, label.at, teacher_class)) teacher_class = label.at;
     }
-    return {1.0f, 1.0f / n, 0.0f};
+    // A row without a largest class is masked or tied at the lowest float: class 0.
+    if (student_class == no_class) student_class = 0;
+    if (teacher_class == no_class) teacher_class = 0;
+    terms = formula::rows_of<float_math>(loss, sums, soft.student.inverse_temperature(),
+                                         soft.teacher.inverse_temperature(), logf(hard_sum) + hard_max,
+                                         static_cast<float>(classes), label_student, label_teacher, spread.student);
+    // Where there is no class but the label apart, nothing is a share of something.
+    if (Loss::label_apart && sums.student == 0) student_sum = float_infinity;
+    if (Loss::label_apart && sums.teacher == 0) ratio = 0;
+  }
+
+  /// A class as formulas see it.
+  __device__ formula::one_class<float> see(const class_numbers& numbers) const {
+    formula::one_class<float> c;
+    c.student = numbers.student_e;
+    c.teacher = numbers.teacher_e * ratio;
+    c.difference = c.student - c.teacher;
+    c.unit = 1 / student_sum;
+    c.hard = Loss::label_apart ? numbers.hard_e * hard_scale : numbers.hard_e;
+    c.hard_unit = 1 / hard_sum;
+    const auto& any = terms.template at<0>();
+    const float log_gap = any.log_ratio - numbers.gap * any.inverse_T;
+    c.log_gap = numbers.student_e == 0 ? 0.0f : log_gap;
+    c.teacher_log_gap = numbers.teacher_e == 0 ? 0.0f : log_gap;
+    c.student_logit = numbers.student_logit;
+    c.teacher_logit = numbers.teacher_logit;
+    return c;
+  }
+
+  /// The terms, when the second sweep is done. A hard term of weight 0 may be infinite where the label is masked.
+  __device__ loss_row<Loss> values(const Loss& loss, const row_label& label) const {
+    loss_row<Loss> row;
+    double zero = 0;  // NaN where a value is not finite
+    Loss::each([&](auto index) {
+      constexpr std::size_t i = decltype(index)::value;
+      using term = typename Loss::template term_at<i>;
+      constexpr std::size_t watched = formula::detail::watched_of<term>();
+      double* const to = row.values + Loss::template first_value<i>;
+      const auto& mine = terms.template at<i>();
+      bool may_be_infinite = false;
+      if constexpr (term::side == formula::terms::hard) {
+        formula::hard_row<formula::detail::logit_sums_of<term>()> hard;
+        hard.log_sum = double{logf(hard_sum)};
+        hard.max = double{hard_max};
+        hard.label_logit = double{label.student};
+        hard.classes = double{mine.classes};
+        for (std::size_t k = 0; k != formula::detail::logit_sums_of<term>(); ++k)
+          hard.logit_sums.at[k] = double{mine.logit_sums.at[k]};
+        to[0] = loss.template term<i>().value(hard);
+        if constexpr (watched > 0) loss.template term<i>().watch(hard, to + 1);
+        may_be_infinite = formula::detail::needs_label_of<term>() && loss.template weight<i>() == 0;
+      } else {
+        to[0] = double{mine.value};
+        if constexpr (watched > 0) {
+          float further[watched];
+          loss.template term<i>().watch(mine, further);
+          for (std::size_t k = 0; k < watched; ++k) to[1 + k] = double{further[k]};
+        }
+      }
+      for (std::size_t k = 0; k <= watched; ++k)
+        if (!may_be_infinite || to[k] != double{float_infinity}) zero += to[k] - to[k];
+    });
+    row.finite = zero == 0;
+    // A label out of range has a logit of NaN, which losses that look at it have met.
+    if constexpr (!Loss::needs_label) row.finite = row.finite && !label.out_of_range;
+    row.counts = true;
+    // What is set apart is in no sum.
+    if constexpr (Loss::label_apart)
+      row.finite = row.finite && label.student < float_infinity && label.teacher < float_infinity;
+    row.correct = student_class == label.at;
+    row.agrees = Loss::needs_teacher && student_class == teacher_class;
+    return row;
+  }
+
+ private:
+  __device__ static bool takes_over(float logit, float largest, unsigned at, unsigned other) {
+    return logit > largest || (logit == largest && at < other);
   }
 };
 
-/// How the exponentials of a class make its gradient.
-struct gradient_factors {
-  float hard, soft, ratio, label;
+/// How a class makes its gradient.
+template <class Loss>
+struct row_gradient {
+  const Loss& loss;
+  const whole_row<Loss>& row;
+  float factors[Loss::size];
+  float less_at_label;  // or, where the label is set apart, what it has
+  row_label label;
 
-  __device__ gradient_factors(const loss_weights& weights, const row_sums& sums)
-      : hard(weights.hard / sums.hard),
-        soft(weights.soft / sums.student),
-        ratio(sums.student / sums.teacher),  // exactly 1 for equal rows
-        label(weights.hard) {}
+  /// @param scale the row's weight and what comes from behind the loss
+  __device__ row_gradient(const Loss& loss_, const whole_row<Loss>& row_, const loss_weights<Loss>& weights,
+                          float scale, const row_label& label_)
+      : loss(loss_), row(row_), less_at_label(weights.at_label * scale), label(label_) {
+    float of_row[Loss::size];
+    Loss::each([&](auto index) {
+      constexpr std::size_t i = decltype(index)::value;
+      constexpr formula::terms side = Loss::template term_at<i>::side;
+      of_row[i] = weights.of[i] * scale;
+      factors[i] = side == formula::terms::hard       ? of_row[i] / row.hard_sum
+                   : side == formula::terms::softened ? of_row[i] / row.student_sum
+                                                      : of_row[i];
+    });
+    if constexpr (Loss::label_apart) {
+      auto c = row.see({.student_logit = label.student, .teacher_logit = label.teacher});
+      c.hard = row.label_hard;
+      less_at_label = formula::gradient_of_label(loss, row.terms, c, factors, of_row) - less_at_label;
+    }
+  }
 
-  template <bool Teacher>
-  __device__ float operator()(float student_e, float hard_e, float teacher_e, bool is_label) const {
-    float d = hard_e * hard;
-    if constexpr (Teacher) d += (student_e - teacher_e * ratio) * soft;
-    return is_label ? d - label : d;
+  __device__ float operator()(unsigned class_index, const class_numbers& numbers) const {
+    const bool is_label = class_index == label.at;
+    const float d = formula::gradient_of(loss, row.terms, row.see(numbers), factors);
+    if constexpr (Loss::label_apart) return is_label ? less_at_label : d;
+    return is_label ? d - less_at_label : d;
   }
 };
 
-/// The student's logit of the label, NaN where the label lies outside the classes.
-template <class Logit>
-__device__ float logit_of_label(const Logit* student, unsigned classes, std::int32_t label) {
-  return static_cast<unsigned>(label) < classes ? to_float(student[label]) : bits_to_float(0x7fc00000u);
-}
+/// What a loss asks of an engine.
+template <class Loss>
+inline constexpr bool takes_hard_exponentials = (Loss::softens && Loss::hardens);
+template <class Loss>
+inline constexpr bool takes_teacher_exponentials = (Loss::softens && Loss::needs_teacher);
+template <class Loss>
+inline constexpr bool takes_gap = Loss::reads_log_gap || Loss::reads_teacher_log_gap;
 
 }  // namespace kd::kernel::inline KD_KERNEL_ABI
 #pragma GCC visibility pop

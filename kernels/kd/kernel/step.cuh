@@ -17,10 +17,10 @@ namespace kd::kernel::inline KD_KERNEL_ABI {
 /// The layout of kd::step_scalars.
 struct alignas(16) step_scalars {
   std::uint32_t step, epoch, first, reserved;
-  float loss[4];
-  float optimiser[8];
+  alignas(16) std::byte loss[64];
+  unsigned char optimiser[32];
 };
-static_assert(sizeof(step_scalars) == 64, "kd::kernel::step_scalars: the layout of kd/core/step_scalars.hpp");
+static_assert(sizeof(step_scalars) == 112, "kd::kernel::step_scalars: the layout of kd/core/step_scalars.hpp");
 
 template <unsigned Threads>
 KD_KERNEL void __launch_bounds__(Threads)
