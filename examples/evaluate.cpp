@@ -4,6 +4,9 @@
 #include <kd/kd.hpp>
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
 #include <cstdio>
 #include <exception>
 #include <optional>
@@ -16,9 +19,24 @@ struct settings {
   int threads = kd::cpu::parallel::available();
 };
 
+void print_confusion(const kd::data::dataset& set, const kd::tensor<std::uint32_t, 2>& confusion) {
+  std::size_t width = 12;  // of the names, in columns of the terminal
+  for (const std::string& name : set.class_names) width = std::max(width, kd::train::display_width(name));
+  std::printf("confusion (rows: label, columns: prediction)\n");
+  for (std::size_t label = 0; label < set.classes; ++label) {
+    const std::string& name = set.class_names[label];
+    std::printf("  %s%*s", name.c_str(), static_cast<int>(width - kd::train::display_width(name)), "");
+    for (const std::uint32_t count : confusion.row(label)) std::printf(" %6u", count);
+    std::printf("\n");
+  }
+}
+
 /// Whether every image has a prediction.
 template <class Model, class Device>
 bool evaluate_model(const settings& s, const kd::data::dataset& set, Device& device) {
+  std::optional<kd::io::atomic_file>
+      logits_file;  // opened first: a path that cannot be written is said before the work
+  if (!s.logits.empty()) logits_file.emplace(s.logits);
   std::optional<kd::normalisation> pixels;  // what the file says, unless it was asked for
   if (!s.pixels.empty()) pixels = s.pixels == "cifar10" ? kd::cifar10_normalisation : kd::imagenet_normalisation;
   kd::network<Model, Device> network(device, 0, pixels);
@@ -27,19 +45,11 @@ bool evaluate_model(const settings& s, const kd::data::dataset& set, Device& dev
   const kd::train::evaluation result = kd::train::evaluate_logits(logits, set.test.labels);
   std::printf("%s on %s: %zu test images, top-1 %.2f %%, top-5 %.2f %%\n", s.model.c_str(), set.name.c_str(),
               result.samples, 100 * result.top1, 100 * result.top5);
-  if (set.classes <= 10) {
-    std::printf("confusion (rows: label, columns: prediction)\n");
-    for (std::size_t label = 0; label < set.classes; ++label) {
-      std::printf("  %-12s", set.class_names[label].c_str());
-      for (std::size_t prediction = 0; prediction < set.classes; ++prediction)
-        std::printf(" %6u", result.confusion(label, prediction));
-      std::printf("\n");
-    }
-  }
-  if (!s.logits.empty()) {
+  if (set.classes <= 10) print_confusion(set, result.confusion);
+  if (logits_file) {
     kd::io::safetensors_writer file;
     file.add("logits", {logits.extent(0), logits.extent(1)}, logits.elements());
-    file.write(s.logits);
+    file.write(*logits_file);
     std::printf("logits: %s\n", s.logits.c_str());
   }
   if (result.non_finite > 0)

@@ -20,6 +20,7 @@
 #include <vector>
 
 #include "report/figure.hpp"
+#include "report/losses.hpp"
 #include "report/output_folder.hpp"
 #include "report/results.hpp"
 #include "report/runs.hpp"
@@ -37,6 +38,7 @@ struct settings {
   int threads = kd::cpu::parallel::available();
   bool demo = false, download = false, augment = false, restart = false;
   std::string download_url, pixels;
+  report::loss_flags loss;
 };
 
 /// Trains the runs of one data set and class count that are not done yet.
@@ -125,6 +127,7 @@ class experiment {
         .batch_size = settings_.batch_size,
         .seed = seed,
         .augment = settings_.augment ? kd::augmentation{.crop_padding = 4, .flip = true} : kd::augmentation{},
+        .ramps = spec.distilled ? settings_.loss.ramps() : std::vector<kd::train::ramp>{},
         .name = key,
         .checkpoint = file("state", key, ".safetensors"),
         .log = file("logs", key, ".jsonl"),
@@ -132,8 +135,8 @@ class experiment {
     };
   }
   kd::optim::adam optimiser() const { return {.learning_rate = settings_.learning_rate}; }
-  static kd::distillation loss_of(const report::run_spec& spec) {
-    return {.temperature = spec.temperature, .kd_weight = spec.kd_weight, .ce_weight = spec.ce_weight};
+  kd::any_distillation loss_of(const report::run_spec& spec) const {
+    return settings_.loss.loss(spec.temperature, spec.kd_weight, spec.ce_weight);
   }
 
   /// The recipe of a run with these settings. The teacher is the one in the folder; `teacher` where there is none yet.
@@ -217,7 +220,9 @@ class experiment {
           loss_of(spec), optimiser(), options);
     for (const kd::train::epoch_record& epoch : result.curve) result.seconds += epoch.seconds;
     const kd::tensor<float, 2> logits = kd::train::predict(net, set_.test.images);
-    result.test_accuracy = kd::train::evaluate_logits(logits, set_.test.labels).top1_percent();
+    const kd::train::evaluation evaluation = kd::train::evaluate_logits(logits, set_.test.labels);
+    result.test_accuracy = evaluation.top1_percent();
+    result.non_finite = evaluation.non_finite;
     if (!is_teacher && teacher_ && teacher_seed_ == seed)
       result.teacher_agreement = 100 * kd::train::agreement(logits, teacher_test_logits_);
     kd::train::save_weights(net, file("weights", key, ".safetensors"));
@@ -322,8 +327,24 @@ void run_all(const settings& s, const kd::data::dataset& set, Device& d, report:
   all.leave_out_others();  // once more: a teacher may have changed
 }
 
+/// Whether every test image has a prediction in every run of the tables; says where not.
+bool all_finite(const report::results& done) {
+  bool finite = true;
+  for (const report::result& r : done.all()) {
+    if (r.non_finite == 0) continue;
+    finite = false;
+    std::fprintf(stderr,
+                 "report: %s: the logits of %zu of %zu test images are not finite, and were counted as wrong; its "
+                 "training diverged: lower --learning-rate\n",
+                 report::key_of(r.spec.id, r.seed).c_str(), r.non_finite,
+                 static_cast<std::size_t>(r.recipe.at("test_samples").as_unsigned()));
+  }
+  return finite;
+}
+
+/// Whether every test image has a prediction in every run.
 template <class Device>
-void run_report(const settings& s, const kd::data::dataset& set, Device& d) {
+bool run_report(const settings& s, const kd::data::dataset& set, Device& d) {
   std::fprintf(stderr, "data: %s, %zu training and %zu test images of %zu classes; device: %s\n", set.name.c_str(),
                set.train.size(), set.test.size(), set.classes, d.description().c_str());
   report::results done(fs::path(s.out) / "results.json");
@@ -346,12 +367,14 @@ void run_report(const settings& s, const kd::data::dataset& set, Device& d) {
     std::fprintf(stderr,
                  "the figure was not drawn: install gnuplot (Debian: gnuplot-nox), then run gnuplot figure1.gp in %s\n",
                  s.out.c_str());
+  return all_finite(done);
 }
 
 }  // namespace
 
 int main(int argc, char** argv) {
   settings s;
+  bool finite = false;
   CLI::App app{"kd report: the whole distillation experiment of the report"};
   app.add_option("--data", s.data,
                  "folder with CIFAR-10 or CIFAR-100 binary files (default: KD_DATA, else synthetic images)");
@@ -374,6 +397,7 @@ int main(int argc, char** argv) {
   app.add_option("--learning-rate", s.learning_rate)->capture_default_str();
   app.add_option("--normalisation", s.pixels, "constants for the pixels (default: imagenet)")
       ->check(CLI::IsMember({"imagenet", "cifar10"}));
+  s.loss.add_to(app);
   app.add_flag("--augment", s.augment, "random crop and flip; the teacher then sees every augmented batch");
   app.add_flag("--download", s.download, "fetch CIFAR-10 into the data folder first, where it is not there yet");
   app.add_option("--download-url", s.download_url, "another address of the same archive");
@@ -386,6 +410,7 @@ int main(int argc, char** argv) {
   }
   try {
     if (s.demo && app.count("--epochs") == 0) s.epochs = 6;
+    for (const report::run_spec& spec : report::all_runs) s.loss.loss(spec.temperature, spec.kd_weight, spec.ce_weight);
     for (std::string& name : s.only) {
       name = trimmed(name);
       if (is_known(name)) continue;
@@ -402,11 +427,11 @@ int main(int argc, char** argv) {
     kd::with_device(choice, [&](auto& device) {
       const report::output_folder folder(s.out);
       const kd::data::dataset set = kd::data::open({.folder = s.data, .download = s.download, .url = s.download_url});
-      run_report(s, set, device);
+      finite = run_report(s, set, device);
     });
   } catch (const std::exception& e) {
     std::fprintf(stderr, "report: %s\n", e.what());
     return 1;
   }
-  return 0;
+  return finite ? 0 : 1;
 }

@@ -20,7 +20,7 @@ inline bool draw_figure(const std::filesystem::path& folder, const results& done
     std::map<std::size_t, std::vector<double>> by_epoch;
     for (const result& r : done.all())
       if (r.spec.id == spec.id)
-        for (const kd::train::epoch_record& epoch : r.curve) by_epoch[epoch.epoch].push_back(epoch.cross_entropy);
+        for (const kd::train::epoch_record& epoch : r.curve) by_epoch[epoch.epoch].push_back(epoch["cross_entropy"]);
     if (by_epoch.empty()) continue;
     const std::string block = kd::text("$run", &spec - all_runs.data());
     data += block + " << EOD\n";

@@ -23,6 +23,7 @@ struct result {
   std::uint64_t seed = 0;
   std::size_t parameters = 0;
   double test_accuracy = 0;                      // percent
+  std::size_t non_finite = 0;                    // test images whose logits are not finite: wrong
   std::optional<double> teacher_agreement = {};  // percent of test images with the teacher's first choice
   double seconds = 0;                            // of training
   std::vector<kd::train::epoch_record> curve = {};
@@ -115,6 +116,8 @@ class results {
       r.seed = run.at("seed").as_unsigned();
       r.parameters = static_cast<std::size_t>(run.at("parameters").as_unsigned());
       r.test_accuracy = run.at("test_accuracy").as_number();
+      if (const kd::io::json* rows = run.find("non_finite"))
+        r.non_finite = static_cast<std::size_t>(rows->as_unsigned());
       if (const kd::io::json* agreement = run.find("teacher_agreement"); agreement && agreement->is_number())
         r.teacher_agreement = agreement->as_number();
       r.seconds = run.at("seconds").as_number();
@@ -149,6 +152,7 @@ class results {
     run["parameters"] = r.parameters;
     run["final_loss"] = r.curve.empty() ? kd::io::json(nullptr) : kd::io::json(r.curve.back().loss);
     run["test_accuracy"] = r.test_accuracy;
+    run["non_finite"] = r.non_finite;
     run["teacher_agreement"] = r.teacher_agreement ? kd::io::json(*r.teacher_agreement) : kd::io::json(nullptr);
     run["seconds"] = r.seconds;
     kd::io::json curve = kd::io::json::array();

@@ -51,7 +51,7 @@ inline void print_table(std::FILE* out, const table& t, const results& done, boo
       if (r.spec.id != row.id || r.curve.empty()) continue;
       accuracy.push_back(r.test_accuracy);
       loss.push_back(r.curve.back().loss);
-      ce.push_back(r.curve.back().cross_entropy);
+      ce.push_back(r.curve.back()["cross_entropy"]);
       if (r.teacher_agreement) agreement.push_back(*r.teacher_agreement);
       parameters = r.parameters;
     }
