@@ -1,16 +1,20 @@
 /// The fused cross entropy on a GPU beside a device-to-device copy of the bytes of logits and gradient. Caches cold:
 /// sets of arrays in turn; warm: one set again and again. The label is the error against float64 on the first rows: of
 /// the loss (absolute), and of the gradient relative to its largest. Wrong ones are an error of the benchmark.
-#include "kd/cuda/cross_entropy.hpp"
+#include "kd/loss/cross_entropy.hpp"
 
 #include <utility>
 
 #include "cuda/loss_check.hpp"
 #include "cuda/rotated_sets.hpp"
+#include "kd/cuda/logit_loss.hpp"
+#include "kd/loss/formula_of.hpp"
+#include "kd/loss/loss_meter.hpp"
 
 namespace {
 
 using namespace kd_bench;
+using loss = kd::formula_of<kd::cross_entropy>;
 
 template <class T>
 struct losses {
@@ -20,31 +24,39 @@ struct losses {
   std::vector<kd::cuda::buffer<T>> students, d_students;
   kd::cuda::buffer<std::int32_t> device_labels;
   kd::cuda::buffer<std::byte> scratch;
-  kd::cuda::buffer<kd::kernel::loss_sums> sums;
+  kd::cuda::buffer<kd::loss_meter> sums;
+  kd::cuda::buffer<loss> formula;
 
   losses(std::size_t rows_, std::size_t classes_, std::size_t sets)
       : rows(rows_),
         classes(classes_),
         device_labels(rows),
-        scratch(kd::cuda::distillation_scratch(rows, classes)),
-        sums(1) {
+        scratch(kd::cuda::logit_loss_scratch<loss>(rows)),
+        sums(1),
+        formula(1) {
     for (std::size_t row = 0; row < rows; ++row) labels.push_back(static_cast<std::int32_t>(row * 7919 % classes));
     kd::cuda::upload(stream, labels.data(), rows, device_labels.data());
     kd::cuda::fill_zero(stream, sums.data(), 1);
+    const loss now = kd::cross_entropy{}.formula();
+    kd::cuda::upload(stream, &now, 1, formula.data());
     for (std::size_t i = 0; i < sets; ++i) {
       students.push_back(filled<T>(stream, rows * classes, 1));
       d_students.emplace_back(rows * classes);
     }
   }
   void fused(std::size_t i, std::size_t first_rows) {
-    kd::cuda::cross_entropy_forward_backward(stream, first_rows, classes, std::as_const(students[i]).data(),
-                                             device_labels.data(), d_students[i].data(), scratch.data(), sums.data());
+    const kd::formula::logit_batch<T> batch{.rows = first_rows,
+                                            .classes = classes,
+                                            .student = {students[i].data()},
+                                            .labels = {device_labels.data()},
+                                            .gradient = {d_students[i].data()}};
+    kd::cuda::logit_loss_forward_backward(stream, batch, std::as_const(formula).data(), scratch.data(), sums.data());
   }
   /// Of the first rows, as a batch of their own.
   void check(benchmark::State& state) {
     const std::size_t few = std::min<std::size_t>(rows, 4), n = few * classes;
     fused(0, few);
-    kd::kernel::loss_sums got{};
+    kd::loss_meter got{};
     std::vector<T> student(n), d(n);
     kd::cuda::download(stream, sums.data(), 1, &got);
     kd::cuda::download(stream, students[0].data(), n, student.data());

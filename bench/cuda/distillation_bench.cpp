@@ -2,7 +2,7 @@
 /// of student, teacher and gradient. Caches cold: sets of arrays in turn, 512 MiB together but 256 sets at most (those
 /// of 128 x 10 stay in L2); warm: one set again and again. The label is the error against float64 on the first rows: of
 /// the loss (absolute), and of the gradient relative to its largest. Wrong ones are an error of the benchmark.
-#include "kd/cuda/distillation.hpp"
+#include "kd/loss/distillation.hpp"
 
 #include <algorithm>
 #include <cstddef>
@@ -13,12 +13,16 @@
 
 #include "cuda/loss_check.hpp"
 #include "cuda/rotated_sets.hpp"
-#include "kd/cuda/unfused.hpp"
+#include "cuda/unfused.hpp"
+#include "kd/cuda/logit_loss.hpp"
+#include "kd/loss/formula_of.hpp"
+#include "kd/loss/loss_meter.hpp"
 
 namespace {
 
 using namespace kd_bench;
 
+using loss = kd::formula_of<kd::distillation>;
 constexpr kd::distillation options{.temperature = 4, .kd_weight = 0.25f, .ce_weight = 0.75f};
 
 /// Spread over [-scale/2, scale/2), repeating after a prime number of values.
@@ -56,9 +60,9 @@ struct losses {
   };
   std::vector<set> sets;
   kd::cuda::buffer<std::int32_t> device_labels;
-  kd::cuda::buffer<float> numbers;
+  kd::cuda::buffer<loss> formula;
   kd::cuda::buffer<std::byte> scratch;
-  kd::cuda::buffer<kd::kernel::loss_sums> sums;
+  kd::cuda::buffer<kd::loss_meter> sums;
 
   losses(std::size_t rows_, std::size_t classes_, std::size_t number_of_sets) : rows(rows_), classes(classes_) {
     student = logits_on_host<T>(rows * classes, 1, 8);
@@ -67,20 +71,24 @@ struct losses {
     for (std::size_t i = 0; i < number_of_sets; ++i)
       sets.push_back({uploaded(stream, student), uploaded(stream, teacher), kd::cuda::buffer<T>(rows * classes)});
     device_labels = uploaded(stream, labels);
-    numbers = uploaded(stream, std::vector<float>{options.temperature, options.kd_weight, options.ce_weight});
-    scratch = kd::cuda::buffer<std::byte>(kd::cuda::distillation_scratch(rows, classes));
-    sums = uploaded(stream, std::vector<kd::kernel::loss_sums>(1));
+    formula = uploaded(stream, std::vector<loss>{options.formula()});
+    scratch = kd::cuda::buffer<std::byte>(kd::cuda::logit_loss_scratch<loss>(rows));
+    sums = uploaded(stream, std::vector<kd::loss_meter>(1));
   }
   void fused(std::size_t i, std::size_t first_rows) {
-    kd::cuda::distillation_forward_backward(stream, first_rows, classes, std::as_const(sets[i].student).data(),
-                                            std::as_const(sets[i].teacher).data(), device_labels.data(), numbers.data(),
-                                            sets[i].d_student.data(), scratch.data(), sums.data());
+    const kd::formula::logit_batch<T> batch{.rows = first_rows,
+                                            .classes = classes,
+                                            .student = {sets[i].student.data()},
+                                            .teacher = {sets[i].teacher.data()},
+                                            .labels = {device_labels.data()},
+                                            .gradient = {sets[i].d_student.data()}};
+    kd::cuda::logit_loss_forward_backward(stream, batch, std::as_const(formula).data(), scratch.data(), sums.data());
   }
   /// Of the first rows, as a batch of their own: the same kernels, row by row the same work.
   void check(benchmark::State& state) {
     const std::size_t few = std::min<std::size_t>(rows, 4), n = few * classes;
     fused(0, few);
-    kd::kernel::loss_sums got{};
+    kd::loss_meter got{};
     std::vector<T> d(n);
     kd::cuda::download(stream, sums.data(), 1, &got);
     kd::cuda::download(stream, sets[0].d_student.data(), n, d.data());
@@ -125,13 +133,13 @@ void add_unfused(std::size_t rows, std::size_t classes) {
   const double bytes = bytes_of(rows, classes, sizeof(float));
   const auto run = [=](benchmark::State& state, std::size_t number_of_sets, std::size_t turns) {
     losses<float> l(rows, classes, number_of_sets);
-    kd::cuda::buffer<std::byte> workspace(kd::cuda::unfused::distillation_workspace(rows, classes));
+    kd::cuda::buffer<std::byte> workspace(unfused::distillation_workspace(rows, classes));
     kd::cuda::buffer<double> terms(2);
     time_sets(state, l.stream, turns, bytes, [&](std::size_t turn) {
       auto& set = l.sets[turn % number_of_sets];
-      kd::cuda::unfused::distillation_forward_backward(l.stream, rows, classes, set.student.data(), set.teacher.data(),
-                                                       l.device_labels.data(), options, set.d_student.data(),
-                                                       workspace.data(), terms.data());
+      unfused::distillation_forward_backward(l.stream, rows, classes, set.student.data(), set.teacher.data(),
+                                             l.device_labels.data(), options, set.d_student.data(), workspace.data(),
+                                             terms.data());
     });
   };
   const std::string name = kd::text("distillation_unfused/cuda/float/", rows, "x", classes);

@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "../../tests/support/compare.hpp"
-#include "../../tests/support/loss_definition.hpp"
+#include "../../tests/support/loss_definitions.hpp"
 #include "kd/core/error.hpp"
 #include "kd/kernel/number.cuh"
 

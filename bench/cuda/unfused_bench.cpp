@@ -1,14 +1,13 @@
 /// The operations of the unfused distillation loss one by one on a GPU, each beside a device-to-device copy of the
 /// bytes that it has to move: each input and output once. Their chain is beside the fused loss in
 /// distillation_bench.cpp.
-#include "kd/cuda/unfused.hpp"
+#include "cuda/unfused.hpp"
 
 #include "cuda/rotated_sets.hpp"
 
 namespace {
 
 using namespace kd_bench;
-namespace unfused = kd::cuda::unfused;
 
 struct batches {
   std::size_t rows, classes;

@@ -3,46 +3,29 @@
 
 #include <benchmark/benchmark.h>
 
-#include <cstdint>
 #include <vector>
 
-#include "kd/core/random.hpp"
-#include "kd/cpu/distillation.hpp"
-#include "kd/loss/unfused.hpp"
+#include "kd/cpu/logit_loss.hpp"
+#include "kd/loss/distillation.hpp"
+#include "loss/logits.hpp"
+#include "loss/unfused.hpp"
 
 namespace {
 
-struct inputs {
-  std::size_t rows, classes;
-  std::vector<float> student, teacher, d_student;
-  std::vector<std::int32_t> labels;
+using kd_bench::logits;
 
-  inputs(std::size_t rows_, std::size_t classes_) : rows(rows_), classes(classes_) {
-    const std::size_t size = rows * classes;
-    student.resize(size);
-    teacher.resize(size);
-    d_student.assign(size, 1.0f);
-    for (std::size_t i = 0; i < size; ++i) {
-      const auto words = kd::random_at(1, kd::random_stream::synthetic_data, static_cast<std::uint32_t>(i));
-      student[i] = 8 * kd::uniform(words[0]) - 4;
-      teacher[i] = 14 * kd::uniform(words[1]) - 7;
-    }
-    for (std::size_t row = 0; row < rows; ++row) labels.push_back(static_cast<std::int32_t>(row * 7919 % classes));
-  }
-};
-
-void count_bytes(benchmark::State& state, const inputs& in) {
-  state.SetBytesProcessed(state.iterations() * static_cast<std::int64_t>(3 * sizeof(float) * in.rows * in.classes));
+void count_bytes(benchmark::State& state, const logits& in) {
+  state.SetBytesProcessed(state.iterations() * static_cast<std::int64_t>(in.bytes()));
 }
 
 void fused(benchmark::State& state, std::size_t rows, std::size_t classes, float temperature, int threads) {
-  inputs in(rows, classes);
+  logits in(rows, classes);
   const kd::cpu::parallel par{threads};
-  std::vector<std::byte> scratch(kd::cpu::distillation_scratch(par, rows, classes));
+  std::vector<std::byte> scratch(kd::cpu::logit_loss_scratch(par, rows, classes));
+  const auto batch = in.batch();
+  const kd::distillation loss = {.temperature = temperature};
   for (auto _ : state) {
-    const auto result = kd::cpu::distillation_forward_backward(par, rows, classes, in.student.data(), in.teacher.data(),
-                                                               in.labels.data(), {.temperature = temperature},
-                                                               in.d_student.data(), scratch);
+    const auto result = kd::cpu::logit_loss_forward_backward(par, batch, loss, scratch);
     benchmark::DoNotOptimize(result.terms.total);
     benchmark::ClobberMemory();
   }
@@ -50,13 +33,13 @@ void fused(benchmark::State& state, std::size_t rows, std::size_t classes, float
 }
 
 void unfused(benchmark::State& state, std::size_t rows, std::size_t classes, float temperature) {
-  inputs in(rows, classes);
-  std::vector<float> workspace(kd::unfused::distillation_workspace(rows, classes));
+  logits in(rows, classes);
+  std::vector<float> workspace(kd_bench::unfused::distillation_workspace(rows, classes));
   for (auto _ : state) {
-    const auto terms = kd::unfused::distillation_forward_backward(rows, classes, in.student.data(), in.teacher.data(),
-                                                                  in.labels.data(), {.temperature = temperature},
-                                                                  in.d_student.data(), workspace.data());
-    benchmark::DoNotOptimize(terms.total);
+    double total = kd_bench::unfused::distillation_forward_backward(rows, classes, in.student.data(), in.teacher.data(),
+                                                                    in.labels.data(), {.temperature = temperature},
+                                                                    in.d_student.data(), workspace.data());
+    benchmark::DoNotOptimize(total);
     benchmark::ClobberMemory();
   }
   count_bytes(state, in);

@@ -139,23 +139,24 @@ class steps {
             plan(d.plan_update(places::runs(skip))),
             m(d.template allocate<float>(net.parameter_floats)),
             v(d.template allocate<float>(net.parameter_floats)),
-            factors(d.template allocate<float>(kd::optim::packed_factors{}.size())),
+            factors(d.template allocate<kd::optim::factors_of<kd::optim::adam>>(1)),
             meter(d.template allocate<kd::loss_meter>(1)) {
         std::vector<float> weights(net.parameter_floats);
         d.download(std::as_const(net).parameters(), weights.size(), weights.data());
         d.upload(weights.data(), weights.size(), net.gradients());
-        const auto packed = kd::optim::pack_factors(kd::optim::factors(kd::optim::adam{}, 1e-3, 2));
-        d.upload(packed.data(), packed.size(), factors.data());
+        const auto now = kd::optim::adam{}.factors(1e-3, 2);
+        d.upload(&now, 1, factors.data());
       }
       network<model> net;
       decltype(std::declval<Device&>().plan_update(places::runs(true))) plan;
-      buffer<float> m, v, factors;
+      buffer<float> m, v;
+      buffer<kd::optim::factors_of<kd::optim::adam>> factors;
       buffer<kd::loss_meter> meter;
     };
     auto run = std::make_shared<state>(device_, skip_dead);
     return {[this, run] {
               device_.update(kd::optim::adam{}, run->plan, run->factors.data(), run->net.parameters(),
-                             run->net.gradients(), run->m.data(), run->v.data(), run->meter.data());
+                             run->net.gradients(), {run->m.data(), run->v.data()}, run->meter.data());
             },
             [] {}};
   }
@@ -167,7 +168,7 @@ class steps {
           : student(d.template allocate<float>(rows * classes)),
             teacher(d.template allocate<float>(rows * classes)),
             gradient(d.template allocate<float>(rows * classes)),
-            numbers(d.template allocate<float>(3)),
+            now(d.template allocate<kd::formula_of<kd::distillation>>(1)),
             labels(d.template allocate<std::int32_t>(rows)),
             meter(d.template allocate<kd::loss_meter>(1)),
             scratch(d.template allocate<std::byte>(d.loss_scratch(rows, classes))) {
@@ -183,10 +184,11 @@ class steps {
         d.upload(z.data(), n, student.data());
         d.upload(t.data(), n, teacher.data());
         d.upload(y.data(), rows, labels.data());
-        const auto host = kd::loss_numbers(kd::distillation{});
-        d.upload(host.data(), host.size(), numbers.data());
+        const auto formula = kd::distillation{}.formula();
+        d.upload(&formula, 1, now.data());
       }
-      buffer<float> student, teacher, gradient, numbers;
+      buffer<float> student, teacher, gradient;
+      buffer<kd::formula_of<kd::distillation>> now;
       buffer<std::int32_t> labels;
       buffer<kd::loss_meter> meter;
       buffer<std::byte> scratch;
@@ -195,7 +197,7 @@ class steps {
     auto run = std::make_shared<state>(device_, rows, classes);
     return {[this, run, rows, classes] {
               device_.replay(run->recordings, {rows, classes, 0}, [&] {
-                device_.accumulate_loss(kd::distillation{}, run->numbers.data(), rows, classes, run->student.data(),
+                device_.accumulate_loss(kd::distillation{}, run->now.data(), rows, classes, run->student.data(),
                                         run->teacher.data(), run->labels.data(), run->gradient.data(), run->scratch,
                                         run->meter.data());
               });

@@ -56,7 +56,7 @@ class trainings {
 
   template <class Network>
   std::string ended(Network& network, const std::vector<kd::train::epoch_record>& epochs) {
-    return kd::text(epochs.back().loss, " ", epochs.back().cross_entropy, " ",
+    return kd::text(epochs.back().loss, " ", epochs.back()["cross_entropy"], " ",
                     kd::train::evaluate(network, set_.test).top1_percent());
   }
 
