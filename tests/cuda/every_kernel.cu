@@ -1,6 +1,11 @@
 // Every kernel that kd launches, compiled for every architecture: the launchers instantiate them, and what no launcher
 // chooses alone is named here. cuda.registers.every_kernel finds a kernel that is missing.
 #include "every_launcher.hpp"
+#include "kd/formula/reverse_kl.hpp"
+#include "kd/loss/cross_entropy.hpp"
+#include "kd/loss/distillation.hpp"
+#include "kd/loss/formula_of.hpp"
+#include "kd/optim/all_rules.hpp"
 
 namespace {
 
@@ -10,11 +15,31 @@ struct double_it {
   KD_HOST_DEVICE void operator()(std::size_t i) const { x[i] *= 2; }
 };
 
+template <class Loss, class Logit>
+void run(const kd::cuda::stream& s, Logit* logits, std::byte* scratch) {
+  const kd::kernel::dense_batch<Logit> dense{.rows = 1, .classes = 1, .student = {logits}, .teacher = {logits}};
+  kd::formula::logit_batch<Logit> batch;
+  batch.student = {logits};
+  auto* const sums = reinterpret_cast<kd::formula::loss_sums*>(scratch);
+  kd::cuda::logit_loss_forward_backward(s, dense, reinterpret_cast<const kd::formula_of<Loss>*>(scratch), scratch,
+                                        sums);
+  kd::cuda::logit_loss_forward_backward(s, batch, Loss{}, scratch, sums);
+}
 template <class Logit>
-void losses(const kd::cuda::stream& s, Logit* logits, const float* options, std::byte* scratch) {
-  auto* const sums = reinterpret_cast<kd::kernel::loss_sums*>(scratch);
-  kd::cuda::cross_entropy_forward_backward<Logit>(s, 1, 1, logits, nullptr, logits, scratch, sums);
-  kd::cuda::distillation_forward_backward<Logit>(s, 1, 1, logits, logits, nullptr, options, logits, scratch, sums);
+void losses(const kd::cuda::stream& s, Logit* logits, std::byte* scratch) {
+  run<kd::cross_entropy>(s, logits, scratch);
+  run<kd::distillation>(s, logits, scratch);
+  run<kd::distillation_with<kd::formula::reverse_kl>>(s, logits, scratch);
+}
+
+template <class Rule>
+void updates(const kd::cuda::stream& s, const kd::cuda::update_plan& plan, float* x, std::byte* factors) {
+  kd::cuda::update(s, plan, Rule{}, reinterpret_cast<kd::optim::factors_of<Rule>*>(factors), x, x, {}, nullptr);
+}
+template <class... Rules>
+void all_updates(kd::type_list<Rules...>, const kd::cuda::stream& s, float* x, std::byte* factors) {
+  const kd::cuda::update_plan plan(s, {});
+  (updates<Rules>(s, plan, x, factors), ...);
 }
 
 }  // namespace
@@ -22,6 +47,7 @@ void losses(const kd::cuda::stream& s, Logit* logits, const float* options, std:
 void kd_every_kernel(const kd::cuda::stream& s, float* x, kd::kernel::bfloat16* y, std::byte* scratch);
 void kd_every_kernel(const kd::cuda::stream& s, float* x, kd::kernel::bfloat16* y, std::byte* scratch) {
   kd::cuda::for_each(s, 1, double_it{x});
-  losses(s, x, x, scratch);
-  losses(s, y, x, scratch);
+  losses(s, x, scratch);
+  losses(s, y, scratch);
+  all_updates(kd::optim::all_rules{}, s, x, scratch);
 }

@@ -21,8 +21,8 @@ std::vector<step_scalars> some_table() {
   std::vector<step_scalars> table(3);
   for (std::uint32_t i = 0; i < 3; ++i) {
     table[i] = {100 + i, 10 + i, first[i], 0, {}, {}};
-    for (std::uint32_t j = 0; j < 4; ++j) table[i].loss[j] = static_cast<float>(20 * i + j);
-    for (std::uint32_t j = 0; j < 8; ++j) table[i].optimiser[j] = static_cast<float>(200 * i + j);
+    for (std::uint32_t j = 0; j < sizeof table[i].loss; ++j) table[i].loss[j] = static_cast<std::byte>(80 * i + j);
+    for (std::uint32_t j = 0; j < 32; ++j) table[i].optimiser[j] = static_cast<unsigned char>(50 * i + j);
   }
   return table;
 }

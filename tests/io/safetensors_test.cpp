@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "kd/io/file.hpp"
 #include "support/catch.hpp"
 #include "support/folder.hpp"
 #include "support/message.hpp"
@@ -269,4 +270,18 @@ TEST_CASE("safetensors: the writer rejects what it could not read, and keeps the
   writer.write(here / "w.safetensors");
   CHECK(safetensors_file::open(here / "w.safetensors").list().size() == 1);
   CHECK_THROWS_AS(writer.write(here / "none/w.safetensors"), kd::file_error);
+}
+
+TEST_CASE("safetensors: a file opened before the work is written as one named after it", "[io][safetensors]") {
+  const folder dir;
+  const std::vector<float> values{1, 2, 3};
+  safetensors_writer writer;
+  writer.add("x", {3}, values);
+  {
+    kd::io::atomic_file file(dir / "before");
+    writer.write(file);
+  }
+  writer.write(dir / "after");
+  CHECK(kd::io::read_file(dir / "before") == kd::io::read_file(dir / "after"));
+  CHECK(dir.entries() == 2);
 }

@@ -2,9 +2,10 @@
 
 #include <cstdint>
 #include <limits>
+#include <span>
 #include <string>
 
-#include "kd/loss/cross_entropy.hpp"
+#include "kd/core/labels.hpp"
 #include "support/catch.hpp"
 #include "support/message.hpp"
 

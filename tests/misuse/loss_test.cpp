@@ -1,5 +1,7 @@
 /// The fused loss on arrays of one's own: null pointers, sizes, scratch, labels, overlaps, and what it says of a fault.
-#include <kd/cpu/distillation.hpp>
+#include <kd/cpu/logit_loss.hpp>
+#include <kd/loss/cross_entropy.hpp>
+#include <kd/loss/distillation.hpp>
 
 #include <limits>
 #include <string>
@@ -20,16 +22,20 @@ struct call {
   std::size_t rows = 4, classes = 3;
   std::vector<float> student = std::vector<float>(12), teacher = student, gradient = student;
   std::vector<std::int32_t> labels = {0, 1, 2, 0};
-  std::vector<std::byte> scratch = std::vector<std::byte>(kd::cpu::distillation_scratch(par, rows, classes));
+  std::vector<std::byte> scratch = std::vector<std::byte>(kd::cpu::logit_loss_scratch(par, rows, classes));
   float *z = student.data(), *t = teacher.data(), *d = gradient.data();
   const std::int32_t* y = labels.data();
 
-  kd::loss_result distillation() {
-    return kd::cpu::distillation_forward_backward(par, rows, classes, z, t, y, {}, d, scratch);
+  template <class Loss>
+  kd::loss_result of(const Loss& loss) {
+    return kd::cpu::logit_loss_forward_backward(
+        par,
+        kd::formula::logit_batch<float>{
+            .rows = rows, .classes = classes, .student = {z}, .teacher = {t}, .labels = {y}, .gradient = {d}},
+        loss, scratch);
   }
-  kd::loss_result cross_entropy() {
-    return kd::cpu::cross_entropy_forward_backward(par, rows, classes, z, y, d, scratch);
-  }
+  kd::loss_result distillation() { return of(kd::distillation{}); }
+  kd::loss_result cross_entropy() { return of(kd::cross_entropy{}); }
 };
 
 template <class Change>
@@ -63,7 +69,7 @@ TEST_CASE("misuse: sizes of the loss", "[misuse][loss]") {
   CHECK(holds(refused([](call& c) { c.classes = 0; }), "distillation: there must be at least one class", "received 0",
               "logits' width"));
   CHECK(holds(refused([](call& c) { c.scratch.pop_back(); }), "distillation: scratch must have", "received",
-              "ask distillation_scratch"));
+              "ask logit_loss_scratch"));
   CHECK(holds(refused([](call& c) { c.scratch = {}; }), "distillation: scratch must have", "received 0"));
   // The products of these sizes with the bytes of a logit, or of a row's sums, wrap to small numbers.
   for (const std::size_t rows : {largest / 4 + 1, largest / 12 + 1, largest / 32 + 1, largest})
@@ -71,13 +77,13 @@ TEST_CASE("misuse: sizes of the loss", "[misuse][loss]") {
                 "pass fewer rows"));
   CHECK(holds(refused([](call& c) { c.classes = largest / 16 + 1; }), "sizes must multiply to at most",
               "pass fewer rows"));
-  CHECK(holds(message_of<kd::argument_error>([] { (void)kd::cpu::distillation_scratch({8}, largest / 32 + 2, 1); }),
-              "kd::cpu::distillation_scratch: sizes must multiply", "pass fewer rows"));
+  CHECK(holds(message_of<kd::argument_error>([] { (void)kd::cpu::logit_loss_scratch({8}, largest / 32 + 2, 1); }),
+              "kd::cpu::logit_loss_scratch: sizes must multiply", "pass fewer rows"));
 }
 
 TEST_CASE("misuse: labels that the loss does not take", "[misuse][loss]") {
-  CHECK(holds(refused([](call& c) { c.labels[1] = -100; }), "distillation: label 1 must be in [0, 3), received -100",
-              "ignore_index", "leave those rows out"));
+  CHECK(holds(refused([](call& c) { c.labels[1] = -1; }), "distillation: label 1 must be in [0, 3), received -1",
+              "count from 0"));
   CHECK(holds(refused([](call& c) { c.labels[3] = 3; }), "distillation: label 3", "received 3", "count from 0"));
   CHECK(holds(refused_without_teacher([](call& c) { c.labels[0] = -1; }), "cross_entropy: label 0", "received -1"));
 }

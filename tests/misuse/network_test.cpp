@@ -63,17 +63,18 @@ TEST_CASE("misuse: a tensor of another network", "[misuse][network]") {
 
 TEST_CASE("misuse: an update without the optimiser's states", "[misuse][network]") {
   std::vector<float> w(8), g(8), m(8);
-  const auto message = [&](const auto& rule, float* first, float* second) {
-    return refused([&] { kd::cpu::update({1}, rule, 0.1, 1, w.size(), w.data(), g.data(), first, second); });
+  const auto message = [&]<class Rule>(const Rule& rule, const kd::optim::state_buffers<Rule>& states) {
+    return refused([&] { kd::cpu::update({1}, rule, 0.1, 1, w.size(), w.data(), g.data(), states); });
   };
-  CHECK(holds(message(kd::optim::adam{}, nullptr, m.data()), "kd::cpu::update: adam ", "a null pointer",
+  CHECK(holds(message(kd::optim::adam{}, {nullptr, m.data()}), "kd::cpu::update: adam ", "a null pointer",
               "reads weights, gradients and 2 arrays"));
-  CHECK(holds(message(kd::optim::adamw{}, m.data(), nullptr), "kd::cpu::update: adamw ", "a null pointer",
+  CHECK(holds(message(kd::optim::adamw{}, {m.data()}), "kd::cpu::update: adamw ", "a null pointer",
               "reads weights, gradients and 2 arrays"));
-  CHECK(holds(message(kd::optim::sgd{.momentum = 0.9}, nullptr, nullptr),
+  CHECK(holds(message(kd::optim::lion{}, {}), "kd::cpu::update: lion ", "a null pointer"));
+  CHECK(holds(message(kd::optim::sgd{.momentum = 0.9}, {}),
               "kd::cpu::update: sgd reads weights, gradients and 1 arrays", "a null pointer"));
-  CHECK(message(kd::optim::sgd{}, nullptr, nullptr) == "nothing was thrown");
-  CHECK(message(kd::optim::sgd{.momentum = 0.9}, m.data(), nullptr) == "nothing was thrown");
+  CHECK(message(kd::optim::sgd{}, {}) == "nothing was thrown");
+  CHECK(message(kd::optim::sgd{.momentum = 0.9}, {m.data()}) == "nothing was thrown");
 }
 
 TEST_CASE("misuse: a network that another thread holds", "[misuse][network][threads]") {

@@ -5,14 +5,18 @@
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
+#include <string_view>
 #include <vector>
 
-#include "kd/cuda/cross_entropy.hpp"
-#include "kd/cuda/distillation.hpp"
+#include "kd/cuda/logit_loss.hpp"
+#include "kd/loss/cross_entropy.hpp"
+#include "kd/loss/distillation.hpp"
+#include "kd/loss/formula_of.hpp"
+#include "kd/loss/loss_meter.hpp"
 #include "support/catch.hpp"
 #include "support/compare.hpp"
 #include "support/guarded_array.hpp"
-#include "support/loss_definition.hpp"
+#include "support/loss_definitions.hpp"
 #include "support/loss_edge_rows.hpp"
 
 namespace kd_test {
@@ -64,46 +68,81 @@ enum class gradient { apart, in_place, none };
 struct loss_call {
   loss_variant variant = loss_variant::automatic;
   gradient to = gradient::apart;
-  bool teacher = true;
   std::size_t shift = 0;           // of all logits off their alignment
   std::size_t gradient_shift = 0;  // of the gradient, beside that
-  kd::kernel::loss_sums before = {};
+  kd::loss_meter before = {};
 };
 
 struct loss_outcome {
-  kd::kernel::loss_sums sums;
+  kd::loss_meter sums;
   std::vector<float> d_student;  // empty where none was asked for
+  std::vector<std::string_view> names;
+
+  /// The sum of a term over the rows.
+  double operator[](std::string_view name) const {
+    const auto at = std::find(names.begin(), names.end(), name);
+    REQUIRE(at != names.end());
+    return sums.values[at - names.begin()];
+  }
 };
 
-/// Runs the loss on arrays with guards; the gradient is NaN before. The logits are checked to be unchanged.
-template <class Logit>
-loss_outcome run_loss(const loss_batch& b, const kd::distillation& options, const loss_call& call = {}) {
+/// The arrays of a batch in the device's memory, with guards; the gradient is NaN before.
+template <class Logit, class Loss>
+struct loss_arrays {
+  const loss_batch& b;
+  std::vector<Logit> z, t;
+  guarded_array<Logit> student, teacher, apart;
+  guarded_array<std::int32_t> labels;
+  guarded_array<Loss> loss;
+  guarded_array<std::byte> scratch;
+  guarded_array<kd::loss_meter> sums;
+  gradient to;
+
+  loss_arrays(const kd::cuda::stream& s, const loss_batch& batch, const Loss& formula, const loss_call& call)
+      : b(batch),
+        z(rounded_to<Logit>(b.student)),
+        t(rounded_to<Logit>(b.teacher)),
+        student(s, z, call.shift),
+        teacher(s, t, call.shift),
+        apart(s, call.to == gradient::apart ? z.size() : 0, call.shift + call.gradient_shift),
+        labels(s, b.labels),
+        loss(s, std::vector<Loss>{formula}),
+        scratch(s, kd::cuda::logit_loss_scratch<Loss>(b.rows)),
+        sums(s, std::vector<kd::loss_meter>{call.before}),
+        to(call.to) {}
+
+  /// As a kernel::dense_batch or a formula::logit_batch.
+  template <class Batch = kd::kernel::dense_batch<Logit>>
+  Batch batch() {
+    Batch batch;
+    batch.rows = b.rows;
+    batch.classes = b.classes;
+    batch.student = {student.data()};
+    batch.teacher = {teacher.data()};
+    batch.labels = {labels.data()};
+    if (to != gradient::none) batch.gradient = {to == gradient::in_place ? student.data() : apart.data()};
+    return batch;
+  }
+  /// What the device did, and that it touched nothing else.
+  loss_outcome outcome() {
+    scratch.values();
+    if (to != gradient::in_place) REQUIRE(same_bits(student.values(), z));
+    REQUIRE(same_bits(teacher.values(), t));
+    loss_outcome out{sums.values()[0], {}, {kd::value_names<Loss>.begin(), kd::value_names<Loss>.end()}};
+    if (to == gradient::apart) out.d_student = to_floats(apart.values());
+    if (to == gradient::in_place) out.d_student = to_floats(student.values());
+    return out;
+  }
+};
+
+/// Runs a loss on arrays with guards. The logits are checked to be unchanged.
+template <class Logit, class Loss>
+loss_outcome run_loss(const loss_batch& b, const Loss& options, const loss_call& call = {}) {
   const kd::cuda::stream s;
-  const std::size_t size = b.rows * b.classes;
-  const auto z = rounded_to<Logit>(b.student), t = rounded_to<Logit>(b.teacher);
-  guarded_array<Logit> student(s, z, call.shift), teacher(s, t, call.shift);
-  guarded_array<Logit> apart(s, call.to == gradient::apart ? size : 0, call.shift + call.gradient_shift);
-  guarded_array<std::int32_t> labels(s, b.labels);
-  guarded_array<float> numbers(s, std::vector<float>{options.temperature, options.kd_weight, options.ce_weight});
-  guarded_array<std::byte> scratch(s, kd::cuda::distillation_scratch(b.rows, b.classes));
-  guarded_array<kd::kernel::loss_sums> sums(s, std::vector<kd::kernel::loss_sums>{call.before});
-  Logit* const d_student = call.to == gradient::none       ? nullptr
-                           : call.to == gradient::in_place ? student.data()
-                                                           : apart.data();
-  if (call.teacher)
-    kd::cuda::distillation_forward_backward(s, b.rows, b.classes, static_cast<const Logit*>(student.data()),
-                                            static_cast<const Logit*>(teacher.data()), labels.data(), numbers.data(),
-                                            d_student, scratch.data(), sums.data(), call.variant);
-  else
-    kd::cuda::cross_entropy_forward_backward(s, b.rows, b.classes, static_cast<const Logit*>(student.data()),
-                                             labels.data(), d_student, scratch.data(), sums.data(), call.variant);
-  scratch.values();
-  if (call.to != gradient::in_place) REQUIRE(same_bits(student.values(), z));
-  REQUIRE(same_bits(teacher.values(), t));
-  loss_outcome out{sums.values()[0], {}};
-  if (call.to == gradient::apart) out.d_student = to_floats(apart.values());
-  if (call.to == gradient::in_place) out.d_student = to_floats(student.values());
-  return out;
+  loss_arrays<Logit, kd::formula_of<Loss>> arrays(s, b, options.formula(), call);
+  kd::cuda::logit_loss_forward_backward(s, arrays.batch(), static_cast<const kd::formula_of<Loss>*>(arrays.loss.data()),
+                                        arrays.scratch.data(), arrays.sums.data(), call.variant);
+  return arrays.outcome();
 }
 
 /// Rows whose largest logit, the first of equals, is the label; and rows where student and teacher have it in common.
@@ -115,24 +154,31 @@ inline std::size_t first_largest(const std::vector<float>& logits, std::size_t r
 /// Requires value, counts and gradient to be those of the float64 definition on the same (rounded) logits. The value's
 /// tolerance: an exponential is within 1e-7, which T^2 multiplies; that of the gradient is relative to the largest that
 /// a row could have, plus the rounding of its own format.
-template <class Logit>
-void require_definition(const loss_batch& batch, const kd::distillation& options, const loss_outcome& got,
-                        bool teacher = true) {
+template <class Logit, class Loss>
+void require_definition(const loss_batch& batch, const Loss& options, const loss_outcome& got) {
+  constexpr bool teacher = Loss::needs_teacher;
   const loss_batch b = rounded<Logit>(batch);
-  const double T = teacher ? double{options.temperature} : 1, n = static_cast<double>(b.rows);
-  const double kd_weight = teacher ? double{options.kd_weight} : 0, ce_weight = teacher ? double{options.ce_weight} : 1;
+  double T = 1, kd_weight = 0, ce_weight = 1;
+  if constexpr (teacher) {
+    T = double{options.temperature};
+    kd_weight = double{options.kd_weight};
+    ce_weight = double{options.ce_weight};
+  }
+  const double n = static_cast<double>(b.rows);
   const auto want =
       define_distillation(b.rows, b.classes, b.student.data(), teacher ? b.teacher.data() : b.student.data(),
                           b.labels.data(), T, kd_weight, ce_weight);
-  const kd::kernel::loss_sums& sums = got.sums;
-  REQUIRE(sums.fault_kind == 0);
+  const kd::loss_meter& sums = got.sums;
+  REQUIRE(sums.fault_kind == kd::loss_fault_kind::none);
   REQUIRE(sums.rows == b.rows);
   REQUIRE(sums.steps == 1);
   const double tolerance = 1e-6 + 3e-7 * T * T;
-  REQUIRE(close(sums.cross_entropy / n, want.cross_entropy, 1e-6));
+  REQUIRE(close(got["cross_entropy"] / n, want.cross_entropy, 1e-6));
   REQUIRE(close(sums.total / n, want.total, teacher ? tolerance : 1e-6));
-  REQUIRE(close(sums.kd / n, teacher ? want.kd : 0, tolerance));
-  REQUIRE(close(sums.soft_cross_entropy / n, teacher ? want.soft_cross_entropy : 0, tolerance));
+  if constexpr (teacher) {
+    REQUIRE(close(got["kd"] / n, want.kd, tolerance));
+    REQUIRE(close(got["soft_cross_entropy"] / n, want.soft_cross_entropy, tolerance));
+  }
   std::size_t correct = 0, agrees = 0;
   for (std::size_t row = 0; row < b.rows; ++row) {
     const std::size_t largest = first_largest(b.student, row, b.classes);

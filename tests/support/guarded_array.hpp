@@ -127,5 +127,7 @@ template <class T>
 inline constexpr double rounding = 0x1p-24;
 template <>
 inline constexpr double rounding<kd::kernel::bfloat16> = 0x1p-8;
+template <>
+inline constexpr double rounding<kd::kernel::float16> = 0x1p-11;
 
 }  // namespace kd_test

@@ -3,7 +3,7 @@
 /// Only rounding tells the two apart, and training amplifies it: a weight that Adam moves by the sign of its gradient,
 /// a relu at its corner. After 50 steps the CPU device, compiled with and without FMA, differs from itself by more than
 /// a thousandth. So each training has the steps in which that difference stays below a fifth of the tolerance;
-/// tests/train/parity_test.cpp holds it to that, and tests/cuda/parity.hpp the CUDA device to the tolerance.
+/// tests/train/parity_test.cpp holds it to that, and tests/cuda/parity_test.cpp the CUDA device to the tolerance.
 #pragma once
 
 #include <kd/kd.hpp>

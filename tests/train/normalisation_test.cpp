@@ -90,10 +90,10 @@ TEST_CASE("normalisation: a teacher sees its own, cached and live", "[train][nor
   const auto want = kd::train::distil(known, by_hand(teacher, set.train.images, set.train.size(), unit), set, loss,
                                       kd::optim::adam{}, settings);
   const auto got = kd::train::distil(cached, teacher, set, loss, kd::optim::adam{}, settings);
-  CHECK(near(got[0].kd, want[0].kd, {.relative = 1e-4}));
+  CHECK(near(got[0]["kd"], want[0]["kd"], {.relative = 1e-4}));
   kd::train::trainer<tiny, kd::distillation, kd::optim::adam, kd::train::live_teacher<tiny>> run(
       live, set, loss, kd::optim::adam{}, settings, {&teacher});
-  CHECK(near(kd::train::run(run)[0].kd, want[0].kd, {.relative = 1e-4}));
+  CHECK(near(kd::train::run(run)[0]["kd"], want[0]["kd"], {.relative = 1e-4}));
 }
 
 TEST_CASE("normalisation: files carry it, to the bit", "[train][normalisation][weights]") {

@@ -6,9 +6,11 @@
 #include <type_traits>
 #include <utility>
 
+#include "kd/formula/reverse_kl.hpp"
 #include "support/catch.hpp"
 #include "support/compare.hpp"
 #include "support/message.hpp"
+#include "support/rules.hpp"
 #include "support/tiny.hpp"
 
 using namespace kd_test;
@@ -34,7 +36,7 @@ TEST_CASE("resume: a run stopped at any epoch ends with the bits of one that nev
     tiny whole(cpu, 1);
     const auto history = kd::train::fit(whole, set, optimiser, settings(epochs, ""));
     for (std::size_t stop = 1; stop < epochs; ++stop) {
-      const std::string file = kd::text("stop", stop, decltype(optimiser)::name, drop_last);
+      const std::string file = kd::text("stop", stop, decltype(optimiser)::name, optimiser.learning_rate, drop_last);
       {
         tiny first(cpu, 1);
         kd::train::fit(first, set, optimiser, settings(stop, file));
@@ -50,7 +52,10 @@ TEST_CASE("resume: a run stopped at any epoch ends with the bits of one that nev
       CHECK(lines == epochs);
     }
   };
-  check(kd::optim::adam{}, kd::optim::schedule::constant());
+  // Among them one that keeps no states, and one that keeps three.
+  [&]<class... Rules>(kd::type_list<Rules...>) {
+    (check(Rules{}, kd::optim::schedule::constant()), ...);
+  }(tested_rules{});
   check(kd::optim::sgd{.learning_rate = 0.05, .momentum = 0.9}, kd::optim::schedule::cosine(4));
   // 200 images: 6 full batches, 24 steps in all; without drop_last there would be 28.
   check(kd::optim::adam{}, kd::optim::schedule::one_cycle(24), true);
@@ -66,6 +71,20 @@ using DropoutNet = nn::sequential<
 /// Tensors whose sizes are no multiples of four.
 using OddNet =
     nn::sequential<kd::image<3, 8, 8>, nn::conv2d<5, 3>, nn::batch_norm2d<>, nn::relu, nn::flatten, nn::linear<4>>;
+
+/// A run of one epoch, and the state that it left.
+struct begun_run {
+  device cpu{1};
+  kd::data::dataset set = quadrants(64, 8);
+  folder dir;
+  std::string file = dir / "state";
+  kd::train::options settings{.epochs = 1, .batch_size = 32, .checkpoint = file};
+
+  begun_run() {
+    tiny net(cpu, 1);
+    kd::train::fit(net, set, kd::optim::adam{}, settings);
+  }
+};
 
 /// What a refusal names, line by line between the first and the last one.
 std::vector<std::string> named_in(const std::string& message) {
@@ -85,15 +104,8 @@ std::string bytes_of(const std::string& path) {
 
 TEST_CASE("resume: a run goes on with nothing but its own settings, data and network; each difference is named",
           "[train][resume][errors]") {
-  device cpu(1);
-  const auto set = quadrants(64, 8);
-  const folder dir;
-  const std::string file = dir / "state";
-  const kd::train::options settings{.epochs = 1, .batch_size = 32, .checkpoint = file};
-  {
-    tiny net(cpu, 1);
-    kd::train::fit(net, set, kd::optim::adam{}, settings);
-  }
+  begun_run begun;
+  auto& [cpu, set, dir, file, settings] = begun;
   const std::string before = bytes_of(file);
   auto longer = settings;
   longer.epochs = 2;
@@ -181,6 +193,20 @@ TEST_CASE("resume: precision is part of the recipe, the device and its threads a
   CHECK(kd::train::state_recipe(file).at("precision").as_string() == "fp32");
 }
 
+TEST_CASE("resume: an optimiser's options stand in the recipe as earlier states have them", "[train][resume]") {
+  const auto recipe = [](const auto& optimiser) {
+    return kd::train::recipe<TinyNet>(kd::cross_entropy{}, optimiser, {}, {}).dump();
+  };
+  CHECK(holds(recipe(kd::optim::adam{}),
+              R"("optimiser":"adam","learning_rate":0.001,"beta1":0.9,"beta2":0.999,"epsilon":1e-08,"weight_decay":0,)"
+              R"("schedule")"));
+  CHECK(
+      holds(recipe(kd::optim::sgd{.momentum = 0.9, .nesterov = true}),
+            R"("optimiser":"sgd","learning_rate":0.001,"momentum":0.9,"dampening":0,"weight_decay":0,"nesterov":true,)"
+            R"("schedule")"));
+  CHECK(holds(recipe(smoothed_descent{}), R"("optimiser":"smoothed_descent","learning_rate":0.1,"decay":0.5,)"));
+}
+
 TEST_CASE("resume: a student goes on with the logits or the teacher that it began with", "[train][resume][errors]") {
   device cpu(1);
   const auto set = quadrants(64, 8);
@@ -250,8 +276,8 @@ TEST_CASE("resume: the optimiser's state is a tensor for each weight, as PyTorch
   kd::train::trainer<odd, kd::cross_entropy, kd::optim::adamw> more(rest, set, {}, {.weight_decay = 0.1}, settings);
   kd::train::load_state(more, dir / "state");
   CHECK(equal_weights(net, rest));
-  CHECK(std::equal(run.moment(0), run.moment(0) + odd::parameter_floats, more.moment(0)));
-  CHECK(std::equal(run.moment(1), run.moment(1) + odd::parameter_floats, more.moment(1)));
+  CHECK(std::equal(run.state(0), run.state(0) + odd::parameter_floats, more.state(0)));
+  CHECK(std::equal(run.state(1), run.state(1) + odd::parameter_floats, more.state(1)));
   more.run_epoch();
   std::vector<char> of_a_tensor(odd::parameter_floats);
   for (const nn::tensor_info& t : odd::plan::tensors)
@@ -259,7 +285,7 @@ TEST_CASE("resume: the optimiser's state is a tensor for each weight, as PyTorch
   REQUIRE(std::count(of_a_tensor.begin(), of_a_tensor.end(), 0) == 10);  // 135, 5, 5 and 5 floats are filled up
   for (std::size_t i = 0; i < of_a_tensor.size(); ++i)
     if (of_a_tensor[i] == 0)
-      for (const float* buffer : {std::as_const(rest).parameters(), std::as_const(more).moment(0)})
+      for (const float* buffer : {std::as_const(rest).parameters(), std::as_const(more).state(0)})
         REQUIRE(buffer[i] == 0.0f);
 }
 
@@ -294,16 +320,94 @@ TEST_CASE("resume: a state of an earlier kd is refused with what to do, its weig
   CHECK(equal_weights(net, rest));
 }
 
-TEST_CASE("resume: weights alone and damage are refused, and the run stays as it was", "[train][resume][errors]") {
+TEST_CASE("resume: states from before losses had a list of terms go on", "[train][resume]") {
+  // golden/state_2_*: one epoch of OtherNet on quadrants(32, 4), written when every epoch had the same three terms, two
+  // of them as "ce" and "soft_ce".
   device cpu(1);
-  const auto set = quadrants(64, 8);
+  const auto set = quadrants(32, 4);
   const folder dir;
-  const std::string file = dir / "state";
-  const kd::train::options settings{.epochs = 1, .batch_size = 32, .checkpoint = file};
-  {
-    tiny net(cpu, 1);
-    kd::train::fit(net, set, kd::optim::adam{}, settings);
+  kd::tensor<float, 2> logits({32, 4});
+  for (std::size_t i = 0; i < 32; ++i) logits(i, static_cast<std::size_t>(set.train.labels[i])) = 3;
+  using network = kd::network<OtherNet, device>;
+  const auto resumed = [&](const std::string& name, const auto& train) {
+    std::filesystem::copy_file(kd::text(KD_TEST_DATA, "/", name, ".safetensors"), dir / name);
+    network net(cpu, 7);
+    const auto history =
+        train(net, kd::train::options{.epochs = 2, .batch_size = 16, .seed = 3, .checkpoint = dir / name});
+    REQUIRE(history.size() == 2);
+    // Read back and written anew, it is the same list.
+    const auto file = kd::io::safetensors_file::open(dir / name);
+    const kd::io::json epochs = kd::io::json::parse(*file.find_metadata("kd.history"));
+    for (std::size_t e = 0; e < 2; ++e) {
+      const auto again = kd::train::epoch_from_json(epochs.items()[e]);
+      CHECK(kd::train::to_json(again).dump() == kd::train::to_json(history[e]).dump());
+      CHECK(again.terms.size() == history[1].terms.size());
+    }
+    return history;
+  };
+  const auto alone = resumed("state_2_cross_entropy", [&](network& net, const kd::train::options& settings) {
+    return kd::train::fit(net, set, kd::optim::adam{}, settings);
+  });
+  REQUIRE(alone[0].terms.size() == 1);
+  CHECK(alone[0]["cross_entropy"] == 2.141254486166872);
+  const auto distilled = resumed("state_2_distillation", [&](network& net, const kd::train::options& settings) {
+    return kd::train::distil(net, logits, set, {.temperature = 3, .kd_weight = 0.5f, .ce_weight = 0.25f},
+                             kd::optim::adam{}, settings);
+  });
+  CHECK(distilled[0]["cross_entropy"] == 2.1397545522777364);
+  CHECK(distilled[0]["kd"] == 1.771037898492068);
+  CHECK(distilled[0]["soft_cross_entropy"] == 13.185751281213015);
+  CHECK(distilled[1].loss < distilled[0].loss);
+}
+
+TEST_CASE("resume: the terms of any loss come back from a state by name and in their order", "[train][resume]") {
+  const kd::train::epoch_record record{.epoch = 3,
+                                       .loss = 0.1,
+                                       .terms = {{"b", 1e-300}, {"a", 2.0 / 3}, {"cross_entropy", 0}, {"ce", 4}},
+                                       .teacher_agreement = 0.5,
+                                       .accuracy = 0.25,
+                                       .learning_rate = 1e-3,
+                                       .seconds = 9};
+  const auto back = kd::train::epoch_from_json(kd::io::json::parse(kd::train::to_json(record).dump()));
+  REQUIRE(back.terms.size() == 4);
+  for (std::size_t i = 0; i < 4; ++i) {
+    CHECK(back.terms[i].name == record.terms[i].name);
+    CHECK(back.terms[i].value == record.terms[i].value);
   }
+  CHECK(back.epoch == 3);
+  CHECK(back.loss == 0.1);
+  CHECK(back.teacher_agreement == 0.5);
+  CHECK(back.accuracy == 0.25);
+  CHECK(back.learning_rate == 1e-3);
+  CHECK(back.seconds == 9.0);
+}
+
+TEST_CASE("resume: a recipe has every option of the loss, those that came later where they are no default",
+          "[train][resume]") {
+  const auto members = [](const auto& loss) {
+    const kd::io::json recipe = kd::train::recipe<TinyNet>(loss, kd::optim::adam{}, {}, {});
+    std::string names;
+    bool of_loss = false;
+    for (const std::string& name : recipe.names()) {
+      of_loss = (of_loss || name == "loss") && name != "optimiser";
+      if (of_loss) names += name + " ";
+    }
+    return names;
+  };
+  CHECK(members(kd::cross_entropy{}) == "loss ");
+  CHECK(members(kd::distillation{}) == "loss temperature kd_weight ce_weight ");
+  CHECK(members(kd::distillation{.teacher_temperature = 3, .times_temperature_squared = false}) ==
+        "loss temperature kd_weight ce_weight teacher_temperature times_temperature_squared ");
+  using reverse = kd::distillation_with<kd::formula::reverse_kl>;
+  const auto recipe = [](const auto& loss) { return kd::train::recipe<TinyNet>(loss, kd::optim::adam{}, {}, {}); };
+  CHECK(kd::train::recipe_differences(recipe(kd::distillation{}), recipe(reverse{.teacher_temperature = 3})) ==
+        std::vector<std::string>{"loss: the file has \"distillation\", now \"reverse_kl\"",
+                                 "teacher_temperature: the file has null, now 3"});
+}
+
+TEST_CASE("resume: weights alone and damage are refused, and the run stays as it was", "[train][resume][errors]") {
+  begun_run begun;
+  auto& [cpu, set, dir, file, settings] = begun;
   tiny net(cpu, 5);
   const tiny untouched(cpu, 5);
   kd::train::save_weights(net, dir / "weights");

@@ -2,6 +2,8 @@
 
 #include <limits>
 
+#include "kd/formula/reverse_kl.hpp"
+
 #include "support/catch.hpp"
 #include "support/compare.hpp"
 #include "support/message.hpp"
@@ -53,14 +55,41 @@ TEST_CASE("distil: cached logits and a live teacher give the same student", "[tr
   kd::train::trainer<tiny, kd::distillation, kd::optim::adam, kd::train::live_teacher<tiny>> run(
       live, set, loss, kd::optim::adam{}, settings, {&teacher});
   const auto live_history = kd::train::run(run);
-  CHECK(history.back().kd > 0);
+  CHECK(history.back()["kd"] > 0);
   CHECK(history.back().teacher_agreement > 0.25);
   // The live teacher evaluates other batches than the cache did, but each of its rows alone.
   CHECK(near(live_history.back().loss, history.back().loss, {.relative = 1e-4}));
   CHECK(before == std::vector<float>(teacher.parameters(), teacher.parameters() + teacher.parameter_floats));
   // The total is the weighted sum of the terms that are reported apart.
-  CHECK(near(history[0].loss, 0.5 * history[0].cross_entropy + 0.5 * history[0].kd, {.absolute = 1e-9}));
-  CHECK(history[0].soft_cross_entropy > history[0].kd);
+  CHECK(near(history[0].loss, 0.5 * history[0]["cross_entropy"] + 0.5 * history[0]["kd"], {.absolute = 1e-9}));
+  CHECK(history[0]["soft_cross_entropy"] > history[0]["kd"]);
+}
+
+TEST_CASE("distil: any divergence of the formulas trains, and its terms have their names", "[train][distillation]") {
+  device cpu(1);
+  const auto set = quadrants(64, 8);
+  kd::tensor<float, 2> logits({set.train.size(), 4});
+  for (std::size_t i = 0; i < set.train.size(); ++i) logits(i, static_cast<std::size_t>(set.train.labels[i])) = 3;
+  const kd::distillation_with<kd::formula::reverse_kl> loss{.temperature = 2, .kd_weight = 0.5f, .ce_weight = 0.25f};
+  tiny student(cpu, 2);
+  const auto history = kd::train::distil(student, logits, set, loss, kd::optim::adam{.learning_rate = 3e-3},
+                                         {.epochs = 8, .batch_size = 32});
+  for (const auto& epoch : history) {
+    REQUIRE(epoch.terms.size() == 2);
+    CHECK(epoch.terms[0].name == "reverse_kl");
+    CHECK(epoch.terms[1].name == "cross_entropy");
+    CHECK(near(epoch.loss, 0.5 * epoch["reverse_kl"] + 0.25 * epoch["cross_entropy"], {.absolute = 1e-9}));
+  }
+  CHECK(history.back()["reverse_kl"] < 0.5 * history.front()["reverse_kl"]);
+  CHECK(holds(message_of<kd::argument_error>([&] { (void)history[0]["kd"]; }), "kd::train::epoch_record",
+              "(reverse_kl, cross_entropy)", "received kd"));
+}
+
+TEST_CASE("epoch_record: its line has the loss and its terms, a single one not twice", "[train]") {
+  const kd::train::epoch_record one{.loss = 1.25, .terms = {{"cross_entropy", 1.25}}, .accuracy = 0.5};
+  CHECK(kd::train::text_of(one) == "loss 1.2500, train accuracy 50.0 %");
+  const kd::train::epoch_record two{.loss = 2, .terms = {{"kd", 1.53125}, {"cross_entropy", 1.5}}, .accuracy = 1};
+  CHECK(kd::train::text_of(two) == "loss 2.0000 (kd 1.5312, cross_entropy 1.5000), train accuracy 100.0 %");
 }
 
 TEST_CASE("distil: cached logits follow the sample, not its place in the batch", "[train][distillation]") {

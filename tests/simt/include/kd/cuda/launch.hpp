@@ -14,7 +14,7 @@ namespace kd::inline KD_ABI::cuda {
 
 /// Puts kernel(arguments...) into the stream, to be emulated when its turn comes. An empty grid launches nothing.
 template <class... Parameters, class... Arguments>
-KD_HIDDEN void launch(const stream& s, const char* name, dim3 grid, dim3 block, std::size_t shared_bytes,
+KD_HIDDEN void launch(stream_view s, const char* name, dim3 grid, dim3 block, std::size_t shared_bytes,
                       void (*kernel)(Parameters...), Arguments&&... arguments) {
   if (grid.x == 0 || grid.y == 0 || grid.z == 0) return;
   const void* function = reinterpret_cast<const void*>(kernel);

@@ -1,4 +1,4 @@
-#include "kd/cpu/distillation.hpp"
+#include "kd/cpu/logit_loss.hpp"
 
 #include <cmath>
 #include <cstdint>
@@ -7,10 +7,11 @@
 #include <string>
 #include <vector>
 
-#include "kd/loss/unfused.hpp"
+#include "kd/loss/cross_entropy.hpp"
+#include "kd/loss/distillation.hpp"
 #include "support/catch.hpp"
 #include "support/compare.hpp"
-#include "support/loss_definition.hpp"
+#include "support/loss_definitions.hpp"
 #include "support/loss_edge_rows.hpp"
 #include "support/message.hpp"
 
@@ -37,17 +38,23 @@ batch random_batch(std::size_t rows, std::size_t classes, std::uint32_t which) {
   return b;
 }
 
+kd::formula::logit_batch<float> arrays(const batch& b, const float* teacher, float* gradient) {
+  return {.rows = b.rows,
+          .classes = b.classes,
+          .student = {b.student.data()},
+          .teacher = {teacher},
+          .labels = {b.labels.data()},
+          .gradient = {gradient}};
+}
+
 /// The fused loss at any width, from a gradient buffer full of sevens and scratch full of NaN.
 template <std::size_t Width = kd::cpu::native_width>
-outcome fused(const batch& b, const kd::distillation& options, int threads = 1, bool teacher = true) {
+outcome fused(const batch& b, const kd::distillation& options, int threads = 1) {
   outcome out{{}, std::vector<float>(b.rows * b.classes, 7.0f)};
   const kd::cpu::parallel par{threads};
-  std::vector<std::byte> scratch(kd::cpu::distillation_scratch(par, b.rows, b.classes), std::byte{0xFF});
+  std::vector<std::byte> scratch(kd::cpu::logit_loss_scratch(par, b.rows, b.classes), std::byte{0xFF});
   out.result = kd::cpu::detail::fused_loss<Width>(
-      "distillation", par,
-      {b.rows, b.classes, b.student.data(), teacher ? b.teacher.data() : nullptr, b.labels.data(),
-       teacher ? options.temperature : 1.0f, options.kd_weight, options.ce_weight, out.d_student.data(), false},
-      scratch);
+      "distillation", par, arrays(b, b.teacher.data(), out.d_student.data()), options.formula(), scratch);
   return out;
 }
 
@@ -62,11 +69,11 @@ void check_against_definition(const batch& b, const kd::distillation& options, c
   REQUIRE(got.result.finite());
   const kd::loss_terms& terms = got.result.terms;
   const double tolerance = slack * value_tolerance(options.temperature);
-  REQUIRE(kd_test::close(terms.cross_entropy, want.cross_entropy, slack * 1e-6));
-  REQUIRE(kd_test::close(terms.kd, want.kd, tolerance));
-  REQUIRE(kd_test::close(terms.soft_cross_entropy, want.soft_cross_entropy, tolerance));
+  REQUIRE(kd_test::close(terms["cross_entropy"], want.cross_entropy, slack * 1e-6));
+  REQUIRE(kd_test::close(terms["kd"], want.kd, tolerance));
+  REQUIRE(kd_test::close(terms["soft_cross_entropy"], want.soft_cross_entropy, tolerance));
   REQUIRE(kd_test::close(terms.total, want.total, tolerance));
-  REQUIRE(terms.kd >= -tolerance);
+  REQUIRE(terms["kd"] >= -tolerance);
   REQUIRE(terms.rows == b.rows);
   // Relative to the largest gradient that any row could have, not to this batch's, which may be 0.
   const double largest =
@@ -127,41 +134,6 @@ TEST_CASE("distillation: 150,000 classes in one row", "[cpu][distillation]") {
   check_against_definition(b, {}, fused(b, {}));
 }
 
-TEST_CASE("distillation: fused and unfused agree", "[cpu][distillation]") {
-  for (const std::size_t classes : {2u, 10u, 100u, 1100u})
-    for (const float T : {1.0f, 2.0f, 3.0f}) {
-      const batch b = random_batch(19, classes, 3);
-      const kd::distillation options{.temperature = T, .kd_weight = 0.4f, .ce_weight = 0.7f};
-      std::vector<float> workspace(kd::unfused::distillation_workspace(b.rows, classes)), d(b.rows * classes, 3.0f);
-      const auto want = kd::unfused::distillation_forward_backward(
-          b.rows, classes, b.student.data(), b.teacher.data(), b.labels.data(), options, d.data(), workspace.data());
-      const outcome got = fused(b, options);
-      REQUIRE(kd_test::close(got.result.terms.total, want.total, 1e-5));
-      REQUIRE(kd_test::close(got.result.terms.cross_entropy, want.cross_entropy, 1e-5));
-      REQUIRE(kd_test::close(got.result.terms.kd, want.kd, 1e-5));
-      REQUIRE(kd_test::close(got.result.terms.soft_cross_entropy, want.soft_cross_entropy, 1e-5));
-      REQUIRE(got.result.terms.accuracy == want.accuracy);
-      REQUIRE(got.result.terms.teacher_agreement == want.teacher_agreement);
-      REQUIRE(kd_test::near(got.d_student, d, {.of_largest = 3e-6}, "d_student"));
-    }
-  for (const kd_test::loss_edge_row& edge : kd_test::loss_edge_rows()) {
-    if (edge.fault != kd::loss_fault_kind::none) continue;
-    CAPTURE(edge.name);
-    const std::size_t classes = edge.student.size();
-    const kd::distillation options{.temperature = edge.temperature};
-    const batch b{1, classes, edge.student, edge.teacher, {edge.label}};
-    std::vector<float> workspace(kd::unfused::distillation_workspace(1, classes)), d(classes);
-    const auto want = kd::unfused::distillation_forward_backward(1, classes, b.student.data(), b.teacher.data(),
-                                                                 b.labels.data(), options, d.data(), workspace.data());
-    const outcome got = fused(b, options);
-    REQUIRE(got.result.finite());
-    // The unfused logarithms are floats: their rounding, relative to the largest, times T^2.
-    REQUIRE(
-        kd_test::close(got.result.terms.total, want.total, 2e-6 + 2e-6 * options.temperature * options.temperature));
-    REQUIRE(kd_test::near(got.d_student, d, {.absolute = 3e-6 * std::max(1.0f, options.temperature)}, "d_student"));
-  }
-}
-
 TEST_CASE("distillation: the gradient is the numeric derivative of the value", "[cpu][distillation]") {
   for (const std::size_t classes : {7u, 80u})
     for (const float T : {1.0f, 2.0f, 3.0f}) {
@@ -190,11 +162,11 @@ TEST_CASE("distillation: equal rows have a KD term and a KD gradient of exactly 
       batch b = random_batch(18, classes, 31);
       b.teacher = b.student;
       const outcome got = fused(b, {.temperature = T, .kd_weight = 3, .ce_weight = 0});
-      REQUIRE(got.result.terms.kd == 0.0);
+      REQUIRE(got.result.terms["kd"] == 0.0);
       REQUIRE(got.result.terms.total == 0.0);
       REQUIRE(got.result.terms.teacher_agreement == 1.0);
       for (const float d : got.d_student) REQUIRE(d == 0.0f);
-      REQUIRE(fused<1>(b, {.temperature = T}).result.terms.kd == 0.0);
+      REQUIRE(fused<1>(b, {.temperature = T}).result.terms["kd"] == 0.0);
     }
 }
 
@@ -206,9 +178,9 @@ TEST_CASE("distillation: T^2 is part of the term and the mean is over rows", "[c
       for (std::size_t row = 0; row < rows; ++row) b.teacher.insert(b.teacher.end(), {T * std::log(3.0f), 0.0f});
       const auto terms = fused(b, {.temperature = T}).result.terms;
       const double kl = std::log(2.0) + 0.75 * std::log(0.75) + 0.25 * std::log(0.25);
-      REQUIRE(kd_test::close(terms.kd, double{T} * T * kl, 3e-6));
-      REQUIRE(kd_test::close(terms.soft_cross_entropy, double{T} * T * std::log(2.0), 3e-6));
-      REQUIRE(kd_test::close(terms.cross_entropy, std::log(2.0), 1e-6));
+      REQUIRE(kd_test::close(terms["kd"], double{T} * T * kl, 3e-6));
+      REQUIRE(kd_test::close(terms["soft_cross_entropy"], double{T} * T * std::log(2.0), 3e-6));
+      REQUIRE(kd_test::close(terms["cross_entropy"], std::log(2.0), 1e-6));
     }
 }
 
@@ -217,10 +189,10 @@ TEST_CASE("distillation: a weight of 0 scales its term to 0 and switches nothing
   const auto both = fused(b, {.temperature = 3, .kd_weight = 0.5f, .ce_weight = 0.5f});
   const auto hard = fused(b, {.temperature = 3, .kd_weight = 0, .ce_weight = 0.5f});
   const auto soft = fused(b, {.temperature = 3, .kd_weight = 0.5f, .ce_weight = 0});
-  REQUIRE(hard.result.terms.kd == both.result.terms.kd);
-  REQUIRE(soft.result.terms.cross_entropy == both.result.terms.cross_entropy);
-  REQUIRE(hard.result.terms.total == 0.5 * both.result.terms.cross_entropy);
-  REQUIRE(soft.result.terms.total == 0.5 * both.result.terms.kd);
+  REQUIRE(hard.result.terms["kd"] == both.result.terms["kd"]);
+  REQUIRE(soft.result.terms["cross_entropy"] == both.result.terms["cross_entropy"]);
+  REQUIRE(hard.result.terms.total == 0.5 * both.result.terms["cross_entropy"]);
+  REQUIRE(soft.result.terms.total == 0.5 * both.result.terms["kd"]);
   kd_test::comparison sum("hard and soft d_student");
   for (std::size_t i = 0; i < both.d_student.size(); ++i)
     sum.add(hard.d_student[i] + soft.d_student[i], both.d_student[i], 1e-7);
@@ -231,16 +203,16 @@ TEST_CASE("distillation: cross entropy alone equals the distillation loss withou
   for (const std::size_t classes : {10u, 300u, 2100u}) {
     const batch b = random_batch(17, classes, 51);
     const kd::cpu::parallel par{2};
-    std::vector<std::byte> scratch(kd::cpu::distillation_scratch(par, b.rows, classes));
+    std::vector<std::byte> scratch(kd::cpu::logit_loss_scratch(par, b.rows, classes));
     std::vector<float> d(b.rows * classes, 7.0f);
-    const auto got = kd::cpu::cross_entropy_forward_backward(par, b.rows, classes, b.student.data(), b.labels.data(),
-                                                             d.data(), scratch);
+    const auto got =
+        kd::cpu::logit_loss_forward_backward(par, arrays(b, nullptr, d.data()), kd::cross_entropy{}, scratch);
     const auto want =
         kd_test::define_distillation(b.rows, classes, b.student.data(), b.teacher.data(), b.labels.data(), 1, 0, 1);
     REQUIRE(got.finite());
-    REQUIRE(kd_test::close(got.terms.cross_entropy, want.cross_entropy, 1e-6));
-    REQUIRE(got.terms.total == got.terms.cross_entropy);
-    REQUIRE(got.terms.kd == 0.0);
+    REQUIRE(kd_test::close(got.terms["cross_entropy"], want.cross_entropy, 1e-6));
+    REQUIRE(got.terms.total == got.terms["cross_entropy"]);
+    REQUIRE(got.terms.terms().size() == 1);
     REQUIRE(got.terms.teacher_agreement == 0.0);
     REQUIRE(kd_test::near(d, want.d_student, {.of_largest = 1e-6}, "d_student"));
     const auto distilled = fused(b, {.temperature = 2, .kd_weight = 0, .ce_weight = 1});
@@ -307,14 +279,14 @@ TEST_CASE("distillation: logits are only read, unless the gradient is asked for 
     REQUIRE(b.teacher == before.teacher);
 
     const kd::cpu::parallel par{1};
-    std::vector<std::byte> scratch(kd::cpu::distillation_scratch(par, b.rows, classes));
-    const auto in_place = kd::cpu::distillation_forward_backward(
-        par, b.rows, classes, b.student.data(), b.teacher.data(), b.labels.data(), {}, b.student.data(), scratch);
+    std::vector<std::byte> scratch(kd::cpu::logit_loss_scratch(par, b.rows, classes));
+    const auto in_place = kd::cpu::logit_loss_forward_backward(par, arrays(b, b.teacher.data(), b.student.data()),
+                                                               kd::distillation{}, scratch);
     REQUIRE(in_place.terms.total == apart.result.terms.total);
     REQUIRE(b.student == apart.d_student);
 
-    const auto value_only = kd::cpu::distillation_forward_backward(
-        par, b.rows, classes, before.student.data(), b.teacher.data(), b.labels.data(), {}, nullptr, scratch);
+    const auto value_only = kd::cpu::logit_loss_forward_backward(par, arrays(before, b.teacher.data(), nullptr),
+                                                                 kd::distillation{}, scratch);
     REQUIRE(value_only.terms.total == apart.result.terms.total);
   }
 }
@@ -325,18 +297,21 @@ TEST_CASE("distillation: streamed gradients equal cached ones at every alignment
   constexpr std::size_t width = kd::cpu::native_width, classes = 133;
   const batch b = random_batch(3, classes, 91);
   const kd::cpu::parallel par{1};
-  std::vector<std::byte> scratch(kd::cpu::distillation_scratch(par, 3, classes));
   std::vector<float> cached(3 * classes);
-  loss_arguments a = {
-      3, classes, b.student.data(), b.teacher.data(), b.labels.data(), 2, 0.25f, 0.75f, cached.data(), false};
-  std::vector<loss_row> terms(3);
-  std::vector<float> room(3 * loss_row_floats(classes) + 16 + 64);
-  loss_of_rows<width, student_exponentials::squared, true>(par, a, terms.data(), room.data());
+  const auto loss = kd::distillation{}.formula();
+  using call = loss_call<std::remove_const_t<decltype(loss)>, float, float, std::int32_t, float>;
+  std::vector<loss_row<call::Loss>> rows(3);
+  std::vector<float> room(loss_thread_floats(classes) + 16);
+  const auto run = [&](float* gradient, bool stream) {
+    const auto arguments = arrays(b, b.teacher.data(), gradient);
+    loss_of_rows<width, student_exponentials::squared>(
+        par, call{loss, arguments, 3.0, stream ? writing::streamed : writing::plain}, counted_rows{nullptr, 3, 3.0},
+        rows.data(), room.data());
+  };
+  run(cached.data(), false);
   for (std::size_t offset = 0; offset < 17; ++offset) {
     std::vector<float> streamed(3 * classes + 34, 7.0f);
-    a.d_student = streamed.data() + offset;
-    a.stream = true;
-    loss_of_rows<width, student_exponentials::squared, true>(par, a, terms.data(), room.data());
+    run(streamed.data() + offset, true);
     for (std::size_t i = 0; i < streamed.size(); ++i) {
       const bool inside = i >= offset && i < offset + 3 * classes;
       REQUIRE(streamed[i] == (inside ? cached[i - offset] : 7.0f));
@@ -347,12 +322,13 @@ TEST_CASE("distillation: streamed gradients equal cached ones at every alignment
 TEST_CASE("distillation: bad arguments are named; no rows give terms of 0", "[cpu][distillation]") {
   batch b = random_batch(4, 10, 95);
   const kd::cpu::parallel par{1};
-  std::vector<std::byte> scratch(kd::cpu::distillation_scratch(par, 4, 10));
+  std::vector<std::byte> scratch(kd::cpu::logit_loss_scratch(par, 4, 10));
   std::vector<float> d(40);
   const auto call = [&](const float* teacher, std::size_t classes, std::size_t bytes) {
+    auto arguments = arrays(b, teacher, d.data());
+    arguments.classes = classes;
     return kd_test::message_of([&] {
-      kd::cpu::distillation_forward_backward(par, 4, classes, b.student.data(), teacher, b.labels.data(), {}, d.data(),
-                                             std::span(scratch).first(bytes));
+      kd::cpu::logit_loss_forward_backward(par, arguments, kd::distillation{}, std::span(scratch).first(bytes));
     });
   };
   const auto begins = [](const std::string& text, const std::string& part) { return text.rfind(part, 0) == 0; };
@@ -366,12 +342,14 @@ TEST_CASE("distillation: bad arguments are named; no rows give terms of 0", "[cp
   REQUIRE(
       begins(call(b.teacher.data(), 10, scratch.size()), "distillation: label 2 must be in [0, 10), received 10; "));
   REQUIRE(begins(kd_test::message_of([&] {
-                   kd::cpu::distillation_forward_backward(par, 4, 10, b.student.data(), b.teacher.data(),
-                                                          b.labels.data(), {.temperature = 0}, d.data(), scratch);
+                   kd::cpu::logit_loss_forward_backward(par, arrays(b, b.teacher.data(), d.data()),
+                                                        kd::distillation{.temperature = 0}, scratch);
                  }),
                  "distillation: temperature must be"));
-  const auto none = kd::cpu::distillation_forward_backward(par, 0, 10, nullptr, nullptr, nullptr, {}, nullptr, {});
+  const auto none =
+      kd::cpu::logit_loss_forward_backward(par, kd::formula::logit_batch<float>{.classes = 10}, kd::distillation{}, {});
   REQUIRE(none.finite());
   REQUIRE(none.terms.rows == 0);
   REQUIRE(none.terms.total == 0.0);
+  REQUIRE(none.terms["kd"] == 0.0);
 }

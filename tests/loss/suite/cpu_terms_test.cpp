@@ -1,0 +1,7 @@
+#include "support/cpu_loss_engine.hpp"
+
+TEST_CASE("losses of the CPU: terms without a teacher, and sums of terms", "[cpu][loss]") {
+  using engine = kd_test::cpu_loss_engine<kd::cpu::native_width>;
+  kd_test::check_hard_terms<engine>();
+  kd_test::check_mixtures<engine>();
+}
