@@ -69,6 +69,7 @@ option(KD_INSTALL "Generate the install rules" ${kd_top_level})
 set(KD_NATIVE ${kd_top_level} CACHE STRING "Instruction set of kd's own executables: ON (this machine's), OFF (the \
 compiler's default) or a name that -march takes")
 option(KD_SANITIZE "Compile kd's own executables with AddressSanitizer and UBSan" OFF)
+option(KD_PRECOMPILE_TESTS "Compile what the unit tests include once; a missing include then goes unnoticed" OFF)
 option(KD_WERROR "Warnings of kd's own executables are errors" OFF)
 set(KD_COMPILE_MEMORY "" CACHE STRING "Address space in bytes that one compilation may use; empty for no limit")
 set(KD_CUDA_EXAMPLES AUTO CACHE STRING "Examples that nvcc compiles where there is CUDA: a list of names, ALL, or AUTO: \
