@@ -1,4 +1,4 @@
-#include "report/losses.hpp"
+#include "losses.hpp"
 
 template void kd::any_distillation::accumulate(kd::cpu::device&, const any_formula*, std::size_t, std::size_t,
                                                const float*, const float*, const std::int32_t*, float*,

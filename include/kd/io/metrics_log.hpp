@@ -46,7 +46,7 @@ class metrics_log {
   const std::string& path() const { return path_; }
 
  private:
-  metrics_log(std::string path, file_lock lock, int flags) : path_(std::move(path)), lock_(std::move(lock)) {
+  metrics_log(std::string path, file_lock&& lock, int flags) : path_(std::move(path)), lock_(std::move(lock)) {
     file_ = file_descriptor(::open(path_.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | flags, 0666));
     if (!file_.is_open()) reject_file(path_, "write", errno);
   }

@@ -166,7 +166,7 @@ KD_FORMULA bool infinite_where_teacher_is_0_of() {
 template <class Term>
 KD_FORMULA std::size_t watched_of() {
   if constexpr (requires { Term::watched; })
-    return sizeof(Term::watched) / sizeof(Term::watched[0]);
+    return std::extent_v<decltype(Term::watched)>;
   else
     return 0;
 }
