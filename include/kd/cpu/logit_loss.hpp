@@ -227,6 +227,9 @@ template <std::size_t Width, class Loss, class Student, class Teacher, class Lab
 inline loss_result fused_loss(const char* name, const parallel& par,
                               const formula::logit_batch<Student, Teacher, Label, Gradient>& batch, const Loss& loss,
                               std::span<std::byte> scratch) {
+#if defined(__CUDA_ARCH__)  // nvcc's pass for the device needs no host code, and takes no vector in a formula
+  return {};
+#else
   static_assert(sizeof(loss_row<Loss>) <= most_loss_row_bytes && sizeof(loss_tile<Loss>) <= 4 * most_loss_tile_floats,
                 "kd::cpu: a loss has at most 8 values and 8 logit sums: join fewer terms");
   loss_result result;
@@ -308,6 +311,7 @@ inline loss_result fused_loss(const char* name, const parallel& par,
     }
   }
   return result;
+#endif
 }
 
 }  // namespace detail
@@ -317,11 +321,7 @@ inline loss_result logit_loss_forward_backward(const parallel& par,
                                                const formula::logit_batch<Student, Teacher, Label, Gradient>& batch,
                                                const Loss& loss, std::span<std::byte> scratch) {
   loss.validate();
-#if defined(__CUDA_ARCH__)  // nvcc's pass for the device needs no host code, and takes no vector in a formula
-  return {};
-#else
   return detail::fused_loss<native_width>(Loss::name, par, batch, loss.formula(), scratch);
-#endif
 }
 
 }  // namespace kd::inline KD_ABI::cpu

@@ -90,13 +90,13 @@ struct rule_pass {
     const std::size_t bytes = rest * sizeof(float);
     std::memcpy(tail[0], w + done, bytes);
     std::memcpy(tail[1], g + done, bytes);
-    for (std::size_t s = 0; s < states; ++s) {
+    for (std::size_t s = 0; s != states; ++s) {
       std::memcpy(tail[2 + s], state[s] + done, bytes);
       at[s] = tail[2 + s];
     }
     vectors<Width>(all_states, f, 1, tail[0], tail[1], at);
     std::memcpy(w + done, tail[0], bytes);
-    for (std::size_t s = 0; s < states; ++s) std::memcpy(state[s] + done, tail[2 + s], bytes);
+    for (std::size_t s = 0; s != states; ++s) std::memcpy(state[s] + done, tail[2 + s], bytes);
   }
 };
 
@@ -129,9 +129,11 @@ void update_runs(const parallel& par, const Rule& rule, const optim::factors_of<
                  std::span<const optim::live_runs> runs, float* w, const float* g,
                  const optim::state_buffers<Rule>& states) {
   static_assert(optim::rule<Rule>, "kd::cpu::update: the optimiser must be a rule as kd/formula/rule.hpp says it");
+#if !defined(__CUDA_ARCH__)  // nvcc's pass for the device needs no host code, and takes no vector in a formula
   if constexpr (formula::may_leave_states<Rule>)
     if (!rule.uses_states()) return over_runs<Width>(par, runs, rule_pass<Rule, false>{factors, w, g, {}});
   over_runs<Width>(par, runs, rule_pass<Rule, true>{factors, w, g, states});
+#endif
 }
 
 template <class Rule>

@@ -144,7 +144,7 @@ inline void hard_values(const Loss& loss, double log_sum, double max, double lab
     if constexpr (term::side == formula::terms::hard) {
       constexpr std::size_t sums = formula::detail::logit_sums_of<term>();
       formula::hard_row<sums> r = {log_sum, max, label_logit, classes, {}};
-      for (std::size_t k = 0; k < sums; ++k) r.logit_sums.at[k] = logit_sum(Loss::template first_logit_sum<i> + k);
+      for (std::size_t k = 0; k != sums; ++k) r.logit_sums.at[k] = logit_sum(Loss::template first_logit_sum<i> + k);
       values[first] = loss.template term<i>().value(r);
       if constexpr (formula::detail::watched_of<term>() > 0) loss.template term<i>().watch(r, &values[first + 1]);
     }

@@ -192,8 +192,8 @@ inline void read_tile(const Call& a, const float_tile& student_logits, const flo
   tile.sums.student = sum_of_lanes<Width>(s.student);
   tile.sums.hard = Kind == student_exponentials::shared ? tile.sums.student : sum_of_lanes<Width>(s.hard);
   tile.sums.teacher = Call::teacher_softens ? sum_of_lanes<Width>(s.teacher) : tile.sums.student;
-  for (std::size_t i = 0; i < Loss::moments.size; ++i) tile.sums.moments.at[i] = sum_of_lanes<Width>(s.moments.at[i]);
-  for (std::size_t i = 0; i < Loss::logit_sums; ++i) tile.sums.logits.at[i] = sum_of_lanes<Width>(s.logits.at[i]);
+  for (std::size_t i = 0; i != Loss::moments.size; ++i) tile.sums.moments.at[i] = sum_of_lanes<Width>(s.moments.at[i]);
+  for (std::size_t i = 0; i != Loss::logit_sums; ++i) tile.sums.logits.at[i] = sum_of_lanes<Width>(s.logits.at[i]);
 }
 
 /// Stores a vector past the caches where the compiler and the instruction set know how; `to` is aligned to it.
@@ -283,10 +283,10 @@ struct row_sums {
     formula::sums<Loss, double> moved;
     moved.student = tile.sums.student;
     moved.teacher = tile.sums.teacher;
-    for (std::size_t i = 0; i < Loss::moments.size; ++i) moved.moments.at[i] = tile.sums.moments.at[i];
+    for (std::size_t i = 0; i != Loss::moments.size; ++i) moved.moments.at[i] = tile.sums.moments.at[i];
     formula::move_moments(moved, scale.student, scale.teacher, dz, dt, inverse_teacher_T / inverse_T);
-    for (std::size_t i = 0; i < Loss::moments.size; ++i) sums.moments.at[i] += moved.moments.at[i];
-    for (std::size_t i = 0; i < Loss::logit_sums; ++i) sums.logits.at[i] += tile.sums.logits.at[i];
+    for (std::size_t i = 0; i != Loss::moments.size; ++i) sums.moments.at[i] += moved.moments.at[i];
+    for (std::size_t i = 0; i != Loss::logit_sums; ++i) sums.logits.at[i] += tile.sums.logits.at[i];
     // fma by name: were one of these two sums contracted and the other not, equal rows would differ.
     sums.student = std::fma(scale.student, double{tile.sums.student}, sums.student);
     sums.teacher = std::fma(scale.teacher, double{tile.sums.teacher}, sums.teacher);
@@ -530,7 +530,7 @@ inline void loss_of_row(const Call& a, std::size_t row, const loss_row_scratch<t
         one.unit = splat<Width>(1);
         formula::add_probabilities(loss, row_in_float, one, of_tile);
       }
-      for (size_t k = 0; k < Loss::probability_sums; ++k) sums.at[k] += sum_of_lanes<Width>(of_tile.at[k]);
+      for (size_t k = 0; k != Loss::probability_sums; ++k) sums.at[k] += sum_of_lanes<Width>(of_tile.at[k]);
     }
     formula::take_probabilities(loss, sums, r);
     row_in_float = in_float<Loss, loss_math>(r);
