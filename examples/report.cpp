@@ -356,6 +356,9 @@ bool run_report(const settings& s, const kd::data::dataset& set, Device& d) {
     kd::reject_argument("report", "a data set of 10 or 100 classes", set.classes, "give CIFAR-10 or CIFAR-100");
 
   const bool is_cifar10 = set.name == "CIFAR-10";
+  if (s.loss.divergence() != kd::formula::forward_kl::name)
+    std::printf("\nThe distilled runs minimise %s beside cross entropy, the report's forward_kl.\n",
+                s.loss.divergence().c_str());
   for (const report::table& t : report::tables()) {
     if (s.demo && t.rows.size() == 3) continue;
     report::print_table(stdout, t, done, is_cifar10);

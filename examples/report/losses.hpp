@@ -28,23 +28,25 @@ namespace report {
 class loss_flags {
  public:
   void add_to(CLI::App& app) {
-    std::string names;
+    std::vector<std::string> names;
     std::map<std::string, std::string> uses;  // an option of several divergences is one flag
     kd::formula::divergences::each([&]<class Divergence>(const Divergence&) {
-      names += kd::text(names.empty() ? "" : ", ", Divergence::name);
+      names.emplace_back(Divergence::name);
       if constexpr (kd::has_options<Divergence>)
         Divergence::options([&](const auto& option) {
           std::string& use = uses[option.name];
           use += kd::text(use.empty() ? "" : "; ", Divergence::name, ": ", option.usual);
         });
     });
-    app.add_option("--loss", divergence_, "what the distilled runs minimise beside cross entropy: " + names)
+    app.add_option("--loss", divergence_, "what the distilled runs minimise beside cross entropy")
+        ->check(CLI::IsMember(names))
         ->capture_default_str();
     for (const auto& [name, use] : uses) app.add_option(flag_of(name), values_[name], use);
     app.add_option("--warm-up", warm_up_, "epochs over which kd_weight rises from 0 (decoupled distillation's is 20)")
         ->check(CLI::PositiveNumber);
   }
-  /// Throws argument_error for an unknown divergence, an option that it does not have, and a value outside its limits.
+  const std::string& divergence() const { return divergence_; }
+  /// Throws argument_error for an option that the divergence does not have, and a value outside its limits.
   kd::any_distillation loss(float temperature, float kd_weight, float ce_weight) const {
     kd::any_distillation made = kd::any_distillation::with(divergence_);
     set(made, "temperature", temperature);
