@@ -358,7 +358,7 @@ TEST_CASE("cuda logit_loss: no rows change nothing; bad arguments are named", "[
     });
   };
   using enum loss_variant;
-  CHECK(kd_test::holds(call(nullptr, labels.data(), 10, scratch.data(), automatic), "teacher must not be null"));
+  CHECK(kd_test::holds(call(nullptr, labels.data(), 10, scratch.data(), automatic), "teacher logits must not be null"));
   CHECK(kd_test::holds(call(logits.data(), nullptr, 10, scratch.data(), automatic),
                        "logit_loss_forward_backward: labels must not be null"));
   const auto named = [&](std::size_t classes, std::byte* room, loss_variant variant) {

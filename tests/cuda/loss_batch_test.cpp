@@ -439,5 +439,7 @@ TEST_CASE("cuda loss batches: what cannot be is named", "[cuda][loss_batch]") {
       "added to must not be the student's"));
   CHECK(kd_test::holds(
       message([](batch& b) { b.gradient = {const_cast<float*>(b.student.data)}, b.gradient.row_stride = 12; }),
-      "in place must lie as"));
+      "must not share memory with the logits", "same type and strides"));
+  CHECK(kd_test::holds(message([](batch& b) { b.gradient = {const_cast<float*>(b.teacher.data) + 5}; }),
+                       "must not share memory with the logits"));
 }

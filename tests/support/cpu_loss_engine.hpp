@@ -15,7 +15,7 @@ struct cpu_loss_engine {
   static constexpr const char* name = Width == 1 ? "cpu, portable" : "cpu, vectors";
   /// The portable twin adds up to 1,024 floats one by one.
   static constexpr double slack = Width == 1 ? 4 : 1, gradient_rounding = 0;
-  static constexpr std::size_t most_classes_of_batches = 100;
+  static constexpr std::size_t most_classes_of_batches = 100, most_rows = 40;
   static bool takes(std::size_t) { return true; }
   static float rounded(float x) { return x; }
 

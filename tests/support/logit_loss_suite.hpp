@@ -8,6 +8,7 @@
 ///   slack                   what multiplies tolerances: 1, or more for an engine that adds up one by one
 ///   gradient_rounding       relative, of the gradient's format
 ///   most_classes_of_batches up to how many classes rows of a batch share anything
+///   most_rows               of a random batch
 ///   run(formula, rows)      an engine_outcome
 #pragma once
 
@@ -159,7 +160,7 @@ void check_edge_rows(const LossAt& loss_at) {
     const bool overflows = edge.fault == kd::loss_fault_kind::overflow;
     check_rows<Engine>(loss_at(edge.temperature), {1, classes, edge.student, edge.teacher, {edge.label}}, overflows);
     if (classes > Engine::most_classes_of_batches) continue;
-    logit_rows among = random_rows(20, classes, 11);
+    logit_rows among = random_rows(std::clamp<std::size_t>(Engine::most_rows, 4, 20), classes, 11);
     const auto place = static_cast<std::ptrdiff_t>(3 * classes);
     std::copy(edge.student.begin(), edge.student.end(), among.student.begin() + place);
     std::copy(edge.teacher.begin(), edge.teacher.end(), among.teacher.begin() + place);
@@ -173,7 +174,7 @@ template <class Engine, class LossAt>
 void check_random_rows(const LossAt& loss_at) {
   for (std::uint32_t seed = 1; seed <= 12; ++seed) {
     const auto draw = kd::random_at(seed, kd::random_stream::synthetic_data, 0, 0);
-    const std::size_t classes = 1 + draw[0] % (seed % 4 == 0 ? 3000 : 80), rows = 1 + draw[1] % 40;
+    const std::size_t classes = 1 + draw[0] % (seed % 4 == 0 ? 3000 : 80), rows = 1 + draw[1] % Engine::most_rows;
     if (!Engine::takes(classes)) continue;
     const float T = 0.5f + static_cast<float>(draw[2] % 8) / 2, teacher_T = seed % 3 == 0 ? 2 * T : T;
     CAPTURE(Engine::name, seed, rows, classes, T, teacher_T);
@@ -189,7 +190,8 @@ void check_properties(const Term& term) {
   constexpr bool entropy = std::is_same_v<Term, f::soft_cross_entropy>, logits = Term::side == f::terms::logits;
   for (std::uint32_t seed = 21; seed <= 28; ++seed) {
     const auto draw = kd::random_at(seed, kd::random_stream::synthetic_data, 0, 0);
-    const std::size_t classes = 2 + draw[0] % (seed % 4 == 0 ? 2000 : 70), rows = 1 + draw[1] % 20;
+    const std::size_t classes = 2 + draw[0] % (seed % 4 == 0 ? 2000 : 70),
+                      rows = 1 + draw[1] % std::min<std::size_t>(Engine::most_rows, 20);
     if (!Engine::takes(classes)) continue;
     const float T = 0.5f + static_cast<float>(draw[2] % 8) / 2;
     CAPTURE(Engine::name, seed, rows, classes, T);

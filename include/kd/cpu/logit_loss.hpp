@@ -23,6 +23,7 @@
 #include "kd/cpu/parallel.hpp"
 #include "kd/formula/logit_batch.hpp"
 #include "kd/loss/loss_terms.hpp"
+#include "kd/loss/require_arrays.hpp"
 
 namespace kd::inline KD_ABI::cpu {
 
@@ -130,63 +131,7 @@ inline void loss_of_rows(const parallel& par, const Call& a, const counted_rows&
   });
 }
 
-/// An array's place in memory, from its first element to its last, or none; throws argument_error where it cannot be.
-struct place {
-  std::uintptr_t begin = 0, end = 0;
-  bool overlaps(const place& other) const { return begin < other.end && other.begin < end; }
-};
-template <class T>
-inline place place_of(const char* name, const char* array, const formula::row_array<T>& a, std::size_t width,
-                      std::size_t rows, std::size_t group_rows) {
-  if (a.data == nullptr) return {};
-  if (a.row_stride != 0 && a.row_stride < width)
-    reject_argument(name, text("row_stride of the ", array, " must be 0 or at least ", width), a.row_stride,
-                    "pass the distance of two rows, in elements");
-  const std::size_t stride = a.row_stride == 0 ? width : a.row_stride, in_group = group_rows == 0 ? rows : group_rows;
-  const std::size_t groups = (rows + in_group - 1) / in_group;
-  std::size_t size = product_of(name, {in_group, stride, sizeof(T)}, "pass fewer rows");
-  if (groups > 1) {
-    const std::size_t group = a.group_stride == 0 ? in_group * stride : a.group_stride;
-    if (group < (in_group - 1) * stride + width)
-      reject_argument(name,
-                      text("group_stride of the ", array, " must be 0 or at least ", (in_group - 1) * stride + width),
-                      group, "pass the distance of two groups, in elements");
-    size = product_of(name, {groups, group, sizeof(T)}, "pass fewer rows");
-  }
-  const auto begin = reinterpret_cast<std::uintptr_t>(a.data);
-  return {begin, begin + size - (stride - width) * sizeof(T)};
-}
-
-/// Throws argument_error unless the arrays are there and lie apart.
-template <class Loss, class Student, class Teacher, class Label, class Gradient>
-inline void require_arrays(const char* name, const formula::logit_batch<Student, Teacher, Label, Gradient>& batch) {
-  const bool labels = Loss::needs_label;
-  if (batch.student.data == nullptr || (labels && batch.labels.data == nullptr))
-    reject_argument(name, labels ? "student logits and labels must not be null" : "student logits must not be null",
-                    "a null pointer", labels ? "pass [rows,classes] and [rows]" : "pass [rows,classes]");
-  if (Loss::needs_teacher && batch.teacher.data == nullptr)
-    reject_argument(name, "teacher logits must not be null", "a null pointer", "pass [rows,classes]");
-  const auto at = [&](const char* array, const auto& rows, std::size_t width) {
-    return place_of(name, array, rows, width, batch.rows, batch.group_rows);
-  };
-  const std::size_t teacher_classes = batch.teacher_classes == 0 ? batch.classes : batch.teacher_classes;
-  const place student = at("student", batch.student, batch.classes);
-  const place teacher = Loss::needs_teacher ? at("teacher", batch.teacher, teacher_classes) : place{};
-  (void)at("labels", batch.labels, 1);
-  const place gradient = at("gradient", batch.gradient, batch.classes);
-  bool in_place = false;
-  if constexpr (std::is_same_v<Student, Gradient>)
-    in_place = batch.gradient.data == batch.student.data && batch.gradient.row_stride == batch.student.row_stride &&
-               batch.gradient.group_stride == batch.student.group_stride;
-  if ((gradient.overlaps(student) && !in_place) || gradient.overlaps(teacher))
-    reject_argument(name, "the gradient must not share memory with the logits", "arrays that overlap",
-                    "pass an array of its own, or the student's logits themselves");
-  if (in_place && batch.add_to_gradient)
-    reject_argument(name, "a gradient that is added to must not be the student's logits", "arrays that overlap",
-                    "pass an array of its own");
-}
-
-/// Finds the rows that count, with `list` as room for as many as there are; throws for the first label or weight that
+/// Finds the rows that count, with space in `list` for as many as there are; throws for the first label or weight that
 /// is none.
 template <class Student, class Teacher, class Label, class Gradient>
 inline counted_rows rows_counted(const char* name, const formula::logit_batch<Student, Teacher, Label, Gradient>& batch,
@@ -238,7 +183,7 @@ inline loss_result fused_loss(const char* name, const parallel& par,
   if (batch.classes == 0)
     reject_argument(name, "there must be at least one class", batch.classes, "pass the logits' width");
   const std::size_t need = logit_loss_scratch(par, batch.rows, batch.classes);
-  require_arrays<Loss>(name, batch);
+  kd::detail::require_arrays<Loss>(name, batch);
   if (scratch.size() < need)
     reject_argument(name, text("scratch must have ", need, " bytes"), scratch.size(), "ask logit_loss_scratch");
 

@@ -14,6 +14,7 @@
 #include "kd/kernel/logit_loss.cuh"
 #include "kd/loss/formula_of.hpp"
 #include "kd/loss/loss_meter.hpp"
+#include "kd/loss/require_arrays.hpp"
 
 #pragma GCC visibility push(hidden)
 namespace kd::inline KD_ABI::cuda {
@@ -149,27 +150,10 @@ inline void require_scratch(const char* name, const std::byte* scratch) {
                     "pass the start of a buffer");
 }
 
-/// Throws argument_error where rows of an array would overlap.
-template <class T>
-void require_strides(const char* name, const char* array, const formula::row_array<T>& rows, std::size_t width,
-                     std::size_t group_rows) {
-  if (rows.row_stride != 0 && rows.row_stride < width)
-    reject_argument(name, text("row_stride of the ", array, " must be 0 or at least ", width), rows.row_stride,
-                    "pass the distance of two rows, in elements");
-  const std::size_t stride = rows.row_stride == 0 ? width : rows.row_stride;
-  const std::size_t least = group_rows == 0 ? 0 : (group_rows - 1) * stride + width;
-  if (rows.group_stride != 0 && rows.group_stride < least)
-    reject_argument(name, text("group_stride of the ", array, " must be 0 or at least ", least), rows.group_stride,
-                    "pass the distance of two groups, in elements");
-}
-
 /// Throws argument_error unless the arrays that the loss needs are there, and have sizes that kernels can count.
 template <class Loss, class Batch>
 void require_batch(const char* name, const Batch& batch) {
   constexpr std::size_t limit = 0x7fffffff;
-  require_pointer(name, "student", batch.student.data);
-  if constexpr (Loss::needs_teacher) require_pointer(name, "teacher", batch.teacher.data);
-  if constexpr (Loss::needs_label) require_pointer(name, "labels", batch.labels.data);
   if (batch.classes == 0 || batch.classes > limit)
     reject_argument(name, text("classes must lie in [1,", limit, "]"), batch.classes, "pass the logits' width");
   if (batch.rows > limit)
@@ -180,21 +164,8 @@ void require_batch(const char* name, const Batch& batch) {
                       "0 is as many as the student's");
     if (batch.group_rows > limit)
       reject_argument(name, text("group_rows must lie in [0,", limit, "]"), batch.group_rows, "0 is one group");
-    require_strides(name, "student", batch.student, batch.classes, batch.group_rows);
-    require_strides(name, "teacher", batch.teacher, teacher_classes_of(batch), batch.group_rows);
-    require_strides(name, "labels", batch.labels, 1, batch.group_rows);
-    require_strides(name, "gradient", batch.gradient, batch.classes, batch.group_rows);
-    const bool in_place = batch.gradient.data != nullptr &&
-                          static_cast<const void*>(batch.gradient.data) == static_cast<const void*>(batch.student.data);
-    if (in_place && batch.add_to_gradient)
-      reject_argument(name, "a gradient that is added to must not be the student's logits", "arrays that overlap",
-                      "pass an array of its own");
-    if (in_place && (batch.gradient.row_stride != batch.student.row_stride ||
-                     batch.gradient.group_stride != batch.student.group_stride ||
-                     sizeof(*batch.gradient.data) != sizeof(*batch.student.data)))
-      reject_argument(name, "a gradient in place must lie as the student's logits do", "another type or stride",
-                      "pass an array of its own, or the same strides");
   }
+  kd::detail::require_arrays<Loss>(name, batch);
 }
 
 }  // namespace detail
@@ -211,8 +182,8 @@ void require_batch(const char* name, const Batch& batch) {
 /// @param scratch logit_loss_scratch bytes, aligned to 8
 /// @param sums on the device; zeros before the first step. A batch of no rows launches nothing and counts no step. As
 ///   many times the batch's terms are added as it has rows that are not ignored.
-/// Throws argument_error for null pointers, misaligned scratch, strides at which rows overlap, and rows or classes
-/// beyond 2^31.
+/// Throws argument_error for null pointers, misaligned scratch, rows or arrays that overlap, and rows or classes beyond
+/// 2^31.
 template <class Loss, class Batch>
 KD_HIDDEN void logit_loss_forward_backward(stream_view s, const Batch& batch, const Loss* loss, std::byte* scratch,
                                            formula::loss_sums* sums, loss_variant variant = loss_variant::automatic) {

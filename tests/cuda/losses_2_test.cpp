@@ -1,0 +1,7 @@
+#include "support/cuda_loss_engine.hpp"
+
+TEST_CASE("losses of the GPU: every divergence, part 2 of 4", "[cuda][loss]") {
+  using enum kd::cuda::loss_variant;
+  kd_test::check_divergences<kd_test::cuda_loss_engine<registers>, 1, 4>();
+  kd_test::check_divergences<kd_test::cuda_loss_engine<block_per_row>, 1, 4>();
+}
