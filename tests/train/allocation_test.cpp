@@ -73,3 +73,24 @@ TEST_CASE("a training step allocates nothing", "[train][allocation]") {
   kd::data::dataset images = kd::data::synthetic_shapes({.train = 60, .test = 10});
   CHECK(allocations_of_steps<kd::models::LightNN>(images, kd::cross_entropy{}, kd::train::no_teacher{}) == 0);
 }
+
+TEST_CASE("a loss on own arrays allocates nothing where it is given scratch", "[loss][allocation]") {
+  constexpr std::size_t rows = 40, classes = 700;
+  std::vector<float> student(rows * classes, 1.0f), teacher(rows * classes, 2.0f), gradient(rows * classes);
+  std::vector<std::int64_t> labels(rows, 3);
+  labels[7] = -100;
+  const kd::logit_batch<float, float, std::int64_t> batch{.rows = rows,
+                                                          .classes = classes,
+                                                          .student = {student.data()},
+                                                          .teacher = {teacher.data()},
+                                                          .labels = {labels.data()},
+                                                          .gradient = {gradient.data()}};
+  const kd::cpu::parallel threads{2};
+  std::vector<std::byte> scratch(kd::cpu::logit_loss_scratch(threads, rows, classes));
+  const kd::distillation_with<kd::formula::jensen_shannon> loss;
+  (void)kd::cpu::logit_loss_forward_backward(threads, batch, loss, scratch);  // the team starts
+  const long before = allocations;
+  const kd::loss_result result = kd::cpu::logit_loss_forward_backward(threads, batch, loss, scratch);
+  CHECK(allocations == before);
+  CHECK(result.terms.rows == rows - 1);
+}
