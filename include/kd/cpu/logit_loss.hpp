@@ -62,9 +62,9 @@ inline constexpr std::size_t loss_parallel_logits = 16384;
 /// From this many bytes of gradient on, stores go past the caches, which could not hold it for the next reader.
 inline constexpr std::size_t loss_streaming_bytes = std::size_t{8} << 20;
 
-/// Finds out why a row has no finite loss.
-template <class Call>
-inline loss_fault diagnose(const Call& a, std::size_t row) {
+/// Finds out why a row has no finite loss, as far as its classes that are here say so.
+template <class Call, class Slice>
+inline loss_fault diagnose(const Call& a, std::size_t row, const Slice& slice) {
   using Loss = typename Call::Loss;
   constexpr float infinity = std::numeric_limits<float>::infinity();
   using enum loss_fault_kind;
@@ -76,11 +76,11 @@ inline loss_fault diagnose(const Call& a, std::size_t row) {
     bool all_masked = true;
     for (std::size_t c = 0; c < count; ++c) {
       const float logit = to_float(x[c]);
-      if (logit != logit) return loss_fault{nan, row, c};
-      if (logit == infinity) return loss_fault{infinite, row, c};
+      if (logit != logit) return loss_fault{nan, row, slice.first + c};
+      if (logit == infinity) return loss_fault{infinite, row, slice.first + c};
       all_masked = all_masked && logit == -infinity;
     }
-    return loss_fault{all_masked ? masked : none, row, 0};
+    return loss_fault{all_masked && Slice::is_whole ? masked : none, row, 0};
   };
   if (const auto fault = scan(z, classes, student_nan, student_infinite, student_all_masked); fault.kind != none)
     return fault;
@@ -88,7 +88,8 @@ inline loss_fault diagnose(const Call& a, std::size_t row) {
     if (const auto fault = scan(t, known, teacher_nan, teacher_infinite, teacher_all_masked); fault.kind != none)
       return fault;
   if constexpr (Loss::needs_label)
-    if (const std::size_t label = a.label(row); to_float(z[label]) == -infinity) return {label_masked, row, label};
+    if (const std::size_t label = a.label(row), here = label - slice.first; here < classes)
+      if (to_float(z[here]) == -infinity) return {label_masked, row, label};
   if constexpr (Loss::needs_teacher) {
     // Of the classes masked on one side alone the one that the other side holds likeliest.
     const auto worst = [&](const auto& of, const auto& in) {
@@ -100,21 +101,23 @@ inline loss_fault diagnose(const Call& a, std::size_t row) {
     const auto student = [&](std::size_t c) { return to_float(z[c]); };
     const auto teacher = [&](std::size_t c) { return c < known ? to_float(t[c]) : -infinity; };
     if (Loss::infinite_where_student_is_0)
-      if (const std::size_t at = worst(teacher, student); at < classes) return {class_masked_in_student_only, row, at};
+      if (const std::size_t at = worst(teacher, student); at < classes)
+        return {class_masked_in_student_only, row, slice.first + at};
     if (Loss::infinite_where_teacher_is_0)
-      if (const std::size_t at = worst(student, teacher); at < classes) return {class_masked_in_teacher_only, row, at};
+      if (const std::size_t at = worst(student, teacher); at < classes)
+        return {class_masked_in_teacher_only, row, slice.first + at};
   }
   return {overflow, row, 0};
 }
 
 /// All rows of a call: their values into `out`, and gradients.
-template <std::size_t Width, student_exponentials Kind, class Call>
+template <std::size_t Width, student_exponentials Kind, class Call, class Slice = whole_vocabulary>
 inline void loss_of_rows(const parallel& par, const Call& a, const counted_rows& rows,
-                         loss_row<typename Call::Loss>* out, float* thread_scratch) {
+                         loss_row<typename Call::Loss>* out, float* thread_scratch, const Slice& slice = {}) {
   using Loss = typename Call::Loss;
   const std::size_t classes = a.classes(), count = rows.count;
   const parallel team = count * classes < loss_parallel_logits ? parallel{1} : par;
-  if (classes <= loss_block_classes) {
+  if (Slice::is_whole && classes <= loss_block_classes) {
     team.for_each((count + Width - 1) / Width, [&](std::size_t block) {
       const std::size_t first = block * Width;
       loss_of_block<Width, Kind>(a, rows, first, std::min(Width, count - first), out + first);
@@ -126,7 +129,7 @@ inline void loss_of_rows(const parallel& par, const Call& a, const counted_rows&
     float* mine = thread_scratch + thread * loss_thread_floats(classes);
     const loss_row_scratch<Loss> scratch = {mine, mine + row_floats, mine + 2 * row_floats,
                                             reinterpret_cast<loss_tile<Loss>*>(mine + 3 * row_floats + 16)};
-    for (std::size_t i = begin; i < end; ++i) loss_of_row<Width, Kind>(a, rows[i], scratch, out[i]);
+    for (std::size_t i = begin; i < end; ++i) loss_of_row<Width, Kind>(a, rows[i], scratch, out[i], slice);
     if (a.how == writing::streamed) finish_streaming();
   });
 }
@@ -135,20 +138,20 @@ inline void loss_of_rows(const parallel& par, const Call& a, const counted_rows&
 /// is none.
 template <class Student, class Teacher, class Label, class Gradient>
 inline counted_rows rows_counted(const char* name, const formula::logit_batch<Student, Teacher, Label, Gradient>& batch,
-                                 std::size_t* list) {
+                                 std::size_t classes, std::size_t* list) {
   counted_rows rows = {nullptr, batch.rows, static_cast<double>(batch.rows)};
   if (batch.labels.data) {
     std::size_t plain = 0;
     for (std::size_t row = 0; row < batch.rows; ++row) {
       const std::int64_t label = *row_at(batch.labels, 1, batch.group_rows, row);
-      plain += label != batch.ignore_index && static_cast<std::uint64_t>(label) < batch.classes;
+      plain += label != batch.ignore_index && static_cast<std::uint64_t>(label) < classes;
     }
     if (plain < batch.rows) {
       rows = {list, 0, 0};
       for (std::size_t row = 0; row < batch.rows; ++row) {
         const std::int64_t label = *row_at(batch.labels, 1, batch.group_rows, row);
         if (label == batch.ignore_index) continue;
-        require_label(name, row, label, batch.classes);
+        require_label(name, row, label, classes);
         list[rows.count++] = row;
       }
       rows.weights = static_cast<double>(rows.count);
@@ -168,10 +171,11 @@ inline counted_rows rows_counted(const char* name, const formula::logit_batch<St
 }
 
 /// Any loss, for any vector width (the native one; 1 is the portable twin).
-template <std::size_t Width, class Loss, class Student, class Teacher, class Label, class Gradient>
+template <std::size_t Width, class Loss, class Student, class Teacher, class Label, class Gradient,
+          class Slice = whole_vocabulary>
 inline loss_result fused_loss(const char* name, const parallel& par,
                               const formula::logit_batch<Student, Teacher, Label, Gradient>& batch, const Loss& loss,
-                              std::span<std::byte> scratch) {
+                              std::span<std::byte> scratch, const Slice& slice = {}) {
 #if defined(__CUDA_ARCH__)  // nvcc's pass for the device needs no host code, and takes no vector in a formula
   return {};
 #else
@@ -194,7 +198,7 @@ inline loss_result fused_loss(const char* name, const parallel& par,
   auto* rows = reinterpret_cast<loss_row<Loss>*>(rows_begin);
   auto* list = reinterpret_cast<std::size_t*>(rows_begin + batch.rows * most_loss_row_bytes);
 
-  const counted_rows counted = rows_counted(name, batch, list);
+  const counted_rows counted = rows_counted(name, batch, slice.all_classes(batch.classes), list);
   const std::size_t count = counted.count;
   using formula::divisor;
   double divide_by = batch.divide_by == divisor::rows         ? static_cast<double>(batch.rows)
@@ -223,17 +227,18 @@ inline loss_result fused_loss(const char* name, const parallel& par,
   using enum student_exponentials;
   const student_exponentials kind = exponentials_of(loss);
   if constexpr (Loss::softens && Loss::hardens) {
-    if (kind == squared) loss_of_rows<Width, squared>(par, a, counted, rows, thread_scratch);
-    if (kind == separate) loss_of_rows<Width, separate>(par, a, counted, rows, thread_scratch);
+    if (kind == squared) loss_of_rows<Width, squared>(par, a, counted, rows, thread_scratch, slice);
+    if (kind == separate) loss_of_rows<Width, separate>(par, a, counted, rows, thread_scratch, slice);
   }
-  if (kind == shared) loss_of_rows<Width, shared>(par, a, counted, rows, thread_scratch);
+  if (kind == shared) loss_of_rows<Width, shared>(par, a, counted, rows, thread_scratch, slice);
+  if constexpr (!Slice::ends) return result;
 
   // One thread, in the order of the rows: the sums do not depend on the number of threads.
   double total = 0, values[Loss::values] = {};
   std::size_t correct = 0, agrees = 0;
   for (std::size_t i = 0; i < count; ++i) {
     const loss_row<Loss>& row = rows[i];
-    if (!row.finite) return {{}, diagnose(a, counted[i])};
+    if (!row.finite) return {{}, diagnose(a, counted[i], slice)};
     const double weight = batch.row_weights ? batch.row_weights[counted[i]] : 1.0;
     total += weight * row.total;
     for (std::size_t k = 0; k < Loss::values; ++k) values[k] += weight * row.values[k];

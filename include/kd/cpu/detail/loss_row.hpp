@@ -268,7 +268,7 @@ struct row_sums {
   double inverse_T, inverse_teacher_T;
 
   template <student_exponentials Kind>
-  tile_scales scales_of(const loss_tile<Loss>& tile) const {
+  tile_scales scales_of(const auto& tile) const {
     const double dz = double{tile.student_max} - student_max, dt = double{tile.teacher_max} - teacher_max;
     const double student = tile_scale(dz * inverse_T);
     return {student, Loss::softens && Loss::needs_teacher ? tile_scale(dt * inverse_teacher_T) : student,
@@ -276,8 +276,9 @@ struct row_sums {
             : Kind == student_exponentials::squared ? student * student
                                                     : student};
   }
+  /// A tile, or what another slice has of the row.
   template <student_exponentials Kind>
-  void add(const loss_tile<Loss>& tile) {
+  void add(const auto& tile) {
     const double dz = double{tile.student_max} - student_max, dt = double{tile.teacher_max} - teacher_max;
     const tile_scales scale = scales_of<Kind>(tile);
     formula::sums<Loss, double> moved;
@@ -366,10 +367,27 @@ inline formula::logit_spread<double> spread_of_row(const T* logits, std::size_t 
   return {sum / counted, exact > 0 ? std::sqrt(exact / (counted - 1)) : 0.0, counted, origin};
 }
 
-/// One row: its values into `out`, its gradient unless the call wants none or the row is at fault.
-template <std::size_t Width, student_exponentials Kind, class Call>
+/// What a row is joined with before it is at its end: nothing, where it has all classes. Others: split_vocabulary.hpp.
+struct whole_vocabulary {
+  static constexpr bool is_whole = true, ends = true;
+  static constexpr std::size_t first = 0;  // of this slice's classes among all
+  static constexpr std::size_t all_classes(std::size_t here) { return here; }
+  /// Whether to go on, with sums, classes of the maxima and the label's logits that are those of the whole row.
+  template <class Loss>
+  static constexpr bool join(std::size_t /*row*/, bool /*has_label*/, row_sums<Loss>&, float& /*z*/, float& /*t*/) {
+    return true;
+  }
+  template <std::size_t Size>
+  static constexpr bool join(std::size_t /*row*/, formula::few<double, Size>& /*probability_sums*/) {
+    return true;
+  }
+};
+
+/// One row, or the slice of it that is here: its values into `out`, its gradient unless the call wants none or the row
+/// is at fault.
+template <std::size_t Width, student_exponentials Kind, class Call, class Slice = whole_vocabulary>
 inline void loss_of_row(const Call& a, std::size_t row, const loss_row_scratch<typename Call::Loss>& s,
-                        loss_row<typename Call::Loss>& out) {
+                        loss_row<typename Call::Loss>& out, const Slice& slice = {}) {
   using Loss = typename Call::Loss;
   using vector = vector_of<Width>;
   using std::size_t;
@@ -380,9 +398,10 @@ inline void loss_of_row(const Call& a, std::size_t row, const loss_row_scratch<t
   const size_t known = teacher ? std::min(classes, a.teacher_classes()) : 0;
   const auto* z = a.student(row);
   const auto* t = teacher ? a.teacher(row) : nullptr;
-  const size_t label = a.has_labels() ? a.label(row) : classes;
-  const float z_label = label < classes ? to_float(z[label]) : 0.0f;
-  const float t_label = label < known ? to_float(t[label]) : -infinity;
+  const size_t label = a.has_labels() ? a.label(row) : std::numeric_limits<size_t>::max();
+  const size_t here = std::min(label - slice.first, classes);  // in this slice; `classes` where it is elsewhere
+  float z_label = here < classes ? to_float(z[here]) : 0.0f;
+  float t_label = here < known ? to_float(t[here]) : -infinity;
   const auto size_of = [&](size_t i) { return std::min(loss_tile_classes, classes - i * loss_tile_classes); };
   const auto known_of = [&](size_t i) { return known - std::min(known, i * loss_tile_classes); };
 
@@ -405,7 +424,7 @@ inline void loss_of_row(const Call& a, std::size_t row, const loss_row_scratch<t
   const auto T_ratio = static_cast<float>(all.inverse_teacher_T / all.inverse_T);
   for (size_t i = 0; i < tiles; ++i) {
     const size_t first = i * loss_tile_classes, count = size_of(i);
-    const size_t hidden = Loss::label_apart && label >= first ? label - first : count;
+    const size_t hidden = Loss::label_apart && here >= first ? here - first : count;
     float_tile zi = tile_of<Width>(z + first, count, count, hidden, s.student + first), ti = {nullptr, lowest};
     if constexpr (teacher) ti = tile_of<Width>(t + first, known_of(i), count, hidden, s.teacher + first);
     loss_tile<Loss>& tile = s.tiles[i];
@@ -413,14 +432,16 @@ inline void loss_of_row(const Call& a, std::size_t row, const loss_row_scratch<t
                            s.hard + first, tile);
     if (tile.student_max > all.student_max) {
       all.student_max = tile.student_max;
-      all.student_class = first + first_position<Width>(z + first, count, tile.student_max);
+      all.student_class = slice.first + first + first_position<Width>(z + first, count, tile.student_max);
     }
     if (teacher && tile.teacher_max > all.teacher_max) {
       all.teacher_max = tile.teacher_max;
-      all.teacher_class = first + first_position<Width>(t + first, std::min(count, known_of(i)), tile.teacher_max);
+      all.teacher_class =
+          slice.first + first + first_position<Width>(t + first, std::min(count, known_of(i)), tile.teacher_max);
     }
   }
   for (size_t i = 0; i < tiles; ++i) all.template add<Kind>(s.tiles[i]);
+  if (!slice.join(row, here < classes, all, z_label, t_label)) return;
   if constexpr (!Loss::label_apart)  // a side without a class has no probabilities
     for (double* const sum : {&all.sums.student, &all.sums.teacher, &all.sums.hard})
       if (!(*sum > 0)) *sum = std::numeric_limits<double>::quiet_NaN();
@@ -442,10 +463,10 @@ inline void loss_of_row(const Call& a, std::size_t row, const loss_row_scratch<t
     }
   }
   const double hard_log = Loss::hardens ? std::log(all.sums.hard) : 0.0;
-  auto r =
-      formula::rows_of<loss_math>(loss, all.sums, all.inverse_T, all.inverse_teacher_T, hard_log + hard_max,
-                                  static_cast<double>(classes), (double{z_label} - all.student_max) * all.inverse_T,
-                                  (double{t_label} - all.teacher_max) * all.inverse_teacher_T, spread);
+  auto r = formula::rows_of<loss_math>(loss, all.sums, all.inverse_T, all.inverse_teacher_T, hard_log + hard_max,
+                                       static_cast<double>(slice.all_classes(classes)),
+                                       (double{z_label} - all.student_max) * all.inverse_T,
+                                       (double{t_label} - all.teacher_max) * all.inverse_teacher_T, spread);
   auto row_in_float = in_float<Loss, loss_math>(r);
 
   // How the exponentials of a tile make its probabilities, over a unit: of `student` and `teacher` one is 1, both are
@@ -532,6 +553,7 @@ inline void loss_of_row(const Call& a, std::size_t row, const loss_row_scratch<t
       }
       for (size_t k = 0; k != Loss::probability_sums; ++k) sums.at[k] += sum_of_lanes<Width>(of_tile.at[k]);
     }
+    if (!slice.join(row, sums)) return;
     formula::take_probabilities(loss, sums, r);
     row_in_float = in_float<Loss, loss_math>(r);
   }
@@ -540,7 +562,7 @@ inline void loss_of_row(const Call& a, std::size_t row, const loss_row_scratch<t
   soft_values(loss, r, out.values);
   if constexpr (Loss::hardens)
     hard_values(
-        loss, hard_log, hard_max, z_label, static_cast<double>(classes),
+        loss, hard_log, hard_max, z_label, static_cast<double>(slice.all_classes(classes)),
         [&](size_t i) { return all.sums.logits.at[i]; }, out.values);
   out.correct = all.student_class == label;
   out.agrees = teacher && all.student_class == all.teacher_class;
@@ -553,7 +575,8 @@ inline void loss_of_row(const Call& a, std::size_t row, const loss_row_scratch<t
       [&](auto index) { weights[index] = a.template gradient_weight<decltype(index)::value, double>() * row_weight; });
   auto* d = a.gradient(row);
   float label_gradient = 0, label_before = 0;
-  if (Loss::needs_label && a.how == writing::added) label_before = to_float(d[label]);
+  const bool label_is_here = Loss::needs_label && here < classes;
+  if (label_is_here && a.how == writing::added) label_before = to_float(d[here]);
   for (size_t i = 0; i < tiles; ++i) {
     const size_t first = i * loss_tile_classes, count = size_of(i);
     const tile_unit u = unit_of(i);
@@ -570,9 +593,9 @@ inline void loss_of_row(const Call& a, std::size_t row, const loss_row_scratch<t
           return vector(formula::gradient_of(loss, row_in_float, classes_at(u, first, count, k), factors));
         },
         a.how);
-    if (Loss::needs_label && !Loss::label_apart && label / loss_tile_classes == i) {
-      const float ez = s.student[label], h = Kind == student_exponentials::separate ? s.hard[label] : ez;
-      const auto one = class_of(u, ez, Call::teacher_softens ? s.teacher[label] : 0.0f, h, z_label, t_label);
+    if (label_is_here && !Loss::label_apart && here / loss_tile_classes == i) {
+      const float ez = s.student[here], h = Kind == student_exponentials::separate ? s.hard[here] : ez;
+      const auto one = class_of(u, ez, Call::teacher_softens ? s.teacher[here] : 0.0f, h, z_label, t_label);
       one_class<double> hard = {};
       hard.hard = one.hard * u.hard_unit;
       hard.hard_unit = 1;
@@ -604,8 +627,8 @@ inline void loss_of_row(const Call& a, std::size_t row, const loss_row_scratch<t
     label_gradient = static_cast<float>(formula::gradient_of_label(loss, r, one, weights, weights) -
                                         double{less_at_label(a)} * row_weight);
   }
-  if (Loss::needs_label)
-    d[label] =
+  if (label_is_here)
+    d[here] =
         from_float<typename Call::Gradient>(a.how == writing::added ? label_before + label_gradient : label_gradient);
 }
 
