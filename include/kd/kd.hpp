@@ -4,6 +4,7 @@
 #include "kd/core/abi.hpp"
 #include "kd/core/tensor.hpp"
 #include "kd/cpu/device.hpp"
+#include "kd/cpu/dist_columns.hpp"
 #include "kd/data/from_hwc.hpp"
 #include "kd/data/loader.hpp"
 #include "kd/data/open.hpp"

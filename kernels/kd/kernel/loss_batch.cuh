@@ -19,9 +19,9 @@ inline constexpr unsigned no_class = 0xffffffffu;
 template <class Logit>
 struct dense_batch {
   std::size_t rows = 0, classes = 0;
-  formula::row_array<const Logit> student, teacher;
-  formula::row_array<const std::int32_t> labels;
-  formula::row_array<Logit> gradient;
+  formula::row_array<const Logit> student = {}, teacher = {};
+  formula::row_array<const std::int32_t> labels = {};
+  formula::row_array<Logit> gradient = {};
 
   static constexpr formula::divisor divide_by = formula::divisor::rows;
   static constexpr bool add_to_gradient = false;

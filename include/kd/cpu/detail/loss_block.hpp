@@ -147,7 +147,7 @@ inline void loss_of_block(const Call& a, const counted_rows& rows, std::size_t f
   if (a.has_labels())
     for (std::size_t l = 0; l < Width; ++l) {
       label[l] = a.label(row_of(l));
-      z_label[l] = z[label[l] * Width + l];
+      z_label[l] = to_float(z_rows[l][label[l]]);
       if constexpr (teacher && Loss::label_apart) t_label[l] = t[label[l] * Width + l];
     }
   if constexpr (Loss::label_apart)
