@@ -5,6 +5,12 @@ set(kd_warnings -Wall -Wextra -Wpedantic)
 if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU" AND CMAKE_CXX_COMPILER_VERSION VERSION_LESS 13)
   list(APPEND kd_warnings -Wno-restrict)
 endif()
+# clang++ 19 warns of what it makes of -march=native itself where the processor has AVX10.
+include(CheckCXXCompilerFlag)
+check_cxx_compiler_flag(-Winvalid-feature-combination KD_WARNS_OF_FEATURES)
+if(KD_WARNS_OF_FEATURES)
+  list(APPEND kd_warnings -Wno-invalid-feature-combination)
+endif()
 # For the host compiler behind nvcc: not -Wpedantic (nvcc's line markers), -Wparentheses (its declarators) and
 # -Wunknown-pragmas (#pragma unroll in functions of both sides).
 set(kd_cuda_warnings -Xcompiler=-Wall,-Wextra,-Wno-parentheses,-Wno-unknown-pragmas)

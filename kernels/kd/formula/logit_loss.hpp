@@ -72,97 +72,29 @@ enum class terms { softened, hard, logits };
 
 namespace detail {
 
-template <class Term>
-KD_FORMULA std::size_t logit_sums_of() {
-  if constexpr (requires { Term::logit_sums; })
-    return Term::logit_sums;
-  else
-    return 0;
-}
-template <class Term>
-KD_FORMULA std::size_t probability_sums_of() {
-  if constexpr (requires { Term::probability_sums; })
-    return Term::probability_sums;
-  else
-    return 0;
-}
-template <class Term>
-KD_FORMULA auto moments_of() {
-  if constexpr (requires { Term::moments; })
-    return Term::moments;
-  else
-    return moment_list<0>{};
-}
-template <class Term>
-KD_FORMULA bool reads_log_gap_of() {
-  if constexpr (requires { Term::reads_log_gap; })
-    return Term::reads_log_gap;
-  else
-    return false;
-}
-template <class Term>
-KD_FORMULA bool reads_logits_of() {
-  if constexpr (requires { Term::reads_logits; })
-    return Term::reads_logits;
-  else
-    return logit_sums_of<Term>() > 0;
-}
-template <class Term>
-KD_FORMULA bool needs_teacher_of() {
-  if constexpr (requires { Term::needs_teacher; })
-    return Term::needs_teacher;
-  else
-    return Term::side == terms::softened;
-}
-template <class Term>
-KD_FORMULA bool needs_label_of() {
-  if constexpr (requires { Term::needs_label; })
-    return Term::needs_label;
-  else
-    return false;
-}
-template <class Term>
-KD_FORMULA bool label_apart_of() {
-  if constexpr (requires { Term::label_apart; })
-    return Term::label_apart;
-  else
-    return false;
-}
-template <class Term>
-KD_FORMULA bool standardises_of() {
-  if constexpr (requires { Term::standardises; })
-    return Term::standardises;
-  else
-    return false;
-}
-template <class Term>
-KD_FORMULA bool reads_teacher_log_gap_of() {
-  if constexpr (requires { Term::reads_teacher_log_gap; })
-    return Term::reads_teacher_log_gap;
-  else
-    return false;
-}
-template <class Term>
-KD_FORMULA std::size_t kept_of() {
-  if constexpr (requires { Term::kept; })
-    return Term::kept;
-  else
-    return 0;
-}
-template <class Term>
-KD_FORMULA bool infinite_where_student_is_0_of() {
-  if constexpr (requires { Term::infinite_where_student_is_0; })
-    return Term::infinite_where_student_is_0;
-  else
-    return false;
-}
-template <class Term>
-KD_FORMULA bool infinite_where_teacher_is_0_of() {
-  if constexpr (requires { Term::infinite_where_teacher_is_0; })
-    return Term::infinite_where_teacher_is_0;
-  else
-    return false;
-}
+// KD_TERM_HAS(name, type, otherwise): name_of<Term>() is Term::name, or `otherwise` where a term leaves it out.
+#define KD_TERM_HAS(name, type, otherwise)  \
+  template <class Term>                     \
+  KD_FORMULA type name##_of() {             \
+    if constexpr (requires { Term::name; }) \
+      return Term::name;                    \
+    else                                    \
+      return otherwise;                     \
+  }
+KD_TERM_HAS(logit_sums, std::size_t, 0)
+KD_TERM_HAS(probability_sums, std::size_t, 0)
+KD_TERM_HAS(moments, auto, moment_list<0>{})
+KD_TERM_HAS(kept, std::size_t, 0)
+KD_TERM_HAS(reads_log_gap, bool, false)
+KD_TERM_HAS(reads_teacher_log_gap, bool, false)
+KD_TERM_HAS(reads_logits, bool, logit_sums_of<Term>() > 0)
+KD_TERM_HAS(needs_teacher, bool, Term::side == terms::softened)
+KD_TERM_HAS(needs_label, bool, false)
+KD_TERM_HAS(label_apart, bool, false)
+KD_TERM_HAS(standardises, bool, false)
+KD_TERM_HAS(infinite_where_student_is_0, bool, false)
+KD_TERM_HAS(infinite_where_teacher_is_0, bool, false)
+#undef KD_TERM_HAS
 template <class Term>
 KD_FORMULA std::size_t watched_of() {
   if constexpr (requires { Term::watched; })
