@@ -33,7 +33,7 @@ struct logit_mse {
   template <class Class>
   KD_FORMULA static auto difference(const Class& c) {
     const auto student = is_masked(c.student_logit), teacher = is_masked(c.teacher_logit);
-    return student & teacher ? decltype(c.student_logit + 0){} : c.student_logit - c.teacher_logit;
+    return (student & teacher) ? decltype(c.student_logit + 0){} : c.student_logit - c.teacher_logit;
   }
 };
 

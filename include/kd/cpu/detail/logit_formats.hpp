@@ -113,14 +113,17 @@ template <std::size_t Width, class T>
 template <std::size_t Width, class T>
 inline vector_of<Width> load_masked(const T* from, std::size_t count) {
 #if defined(__AVX512F__)
-  if constexpr (std::is_same_v<T, float> && Width == 16)
+  if constexpr (std::is_same_v<T, float> && Width == 16) {
     return __builtin_ia32_loadups512_mask(from, splat<Width>(-std::numeric_limits<float>::infinity()),
                                           static_cast<short>((1 << count) - 1));
+  } else
 #endif
-  float lanes[Width];
-  for (std::size_t i = 0; i < Width; ++i)
-    lanes[i] = i < count ? to_float(from[i]) : -std::numeric_limits<float>::infinity();
-  return load<Width>(lanes);
+  {
+    float lanes[Width];
+    for (std::size_t i = 0; i < Width; ++i)
+      lanes[i] = i < count ? to_float(from[i]) : -std::numeric_limits<float>::infinity();
+    return load<Width>(lanes);
+  }
 }
 /// The vector at i of `count` logits, what lies past them masked.
 template <std::size_t Width, class T>

@@ -236,8 +236,8 @@ inline void loss_of_block(const Call& a, const counted_rows& rows, std::size_t f
   if constexpr (Loss::label_apart) {
     integers index;
     for (std::size_t l = 0; l < Width; ++l) index[l] = static_cast<std::int32_t>(label[l]);
-    z_class = (z_label > z_max) | ((z_label == z_max) & (index < z_class)) ? index : z_class;
-    t_class = (t_label > t_max) | ((t_label == t_max) & (index < t_class)) ? index : t_class;
+    z_class = ((z_label > z_max) | ((z_label == z_max) & (index < z_class))) ? index : z_class;
+    t_class = ((t_label > t_max) | ((t_label == t_max) & (index < t_class))) ? index : t_class;
     hard_max = larger(z_label, z_max);
     others_scale = exp_nonpositive<Width>(z_max - hard_max, hard_scale);
     label_hard = exp_nonpositive<Width>(z_label - hard_max, hard_scale);
