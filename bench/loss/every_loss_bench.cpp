@@ -9,6 +9,7 @@
 #include "kd/cpu/logit_loss.hpp"
 #include "kd/formula/losses.hpp"
 #include "kd/loss/distillation.hpp"
+#include "kd/loss/soft_capped.hpp"
 #include "kd/loss/weighted_sum.hpp"
 #include "loss/logits.hpp"
 
@@ -49,6 +50,8 @@ void add_all() {
   });
   kd::formula::hard_terms::each([]<class Term>(const Term&) { add_sum(kd::formula::list<Term>{}); });
   kd::formula::mixtures::each([](const auto& terms) { add_sum(terms); });
+  add("soft_capped distillation",
+      kd::soft_capped{kd::distillation{}, kd::soft_cap{.cap = 30}, kd::soft_cap{.cap = 30}});
 }
 
 [[maybe_unused]] const bool added = (add_all(), true);

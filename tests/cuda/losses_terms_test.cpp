@@ -8,6 +8,12 @@ TEST_CASE("losses of the GPU: terms without a teacher, and sums of terms", "[cud
   kd_test::check_mixtures<kd_test::cuda_loss_engine<block_per_row>>();
 }
 
+TEST_CASE("losses of the GPU: logits that are scaled and capped", "[cuda][loss]") {
+  using enum kd::cuda::loss_variant;
+  kd_test::check_caps<kd_test::cuda_loss_engine<registers>>();
+  kd_test::check_caps<kd_test::cuda_loss_engine<block_per_row>>();
+}
+
 TEST_CASE("losses of the GPU: gradients in bf16 of logits that spread over 30", "[cuda][loss]") {
   using engine = kd_test::cuda_loss_engine<kd::cuda::loss_variant::registers, kd_test::bfloat16>;
   for (const std::size_t classes : {10u, 100u, 1000u})

@@ -16,11 +16,8 @@ using numbers = std::vector<double>;
 
 /// Formula and definition both give PyTorch's mean and gradient. Both sides round in float64; 1e-7 is a float in
 /// standardised_kd, the largest of the differences.
-template <class Term>
-void check(const Term& term, const kd_golden::loss_golden& want, float teacher_T = loss_temperature,
-           bool squared = true) {
-  CAPTURE(Term::name);
-  const logit_loss loss{loss_temperature, teacher_T, squared, weighted{1.0f, term}};
+template <class Loss>
+void check_loss(const Loss& loss, const kd_golden::loss_golden& want) {
   double formula = 0, definition = 0;
   numbers d_formula, d_definition;
   for (std::size_t row = 0; row < loss_rows; ++row) {
@@ -37,6 +34,13 @@ void check(const Term& term, const kd_golden::loss_golden& want, float teacher_T
   CHECK(kd_test::near(definition, want.value, {.relative = 1e-13, .scale_at_least = 1}, "value by definition"));
   CHECK(kd_test::near(d_formula, want.d_student, {.absolute = 1e-13}, "d_student"));
   CHECK(kd_test::near(d_definition, want.d_student, {.absolute = 1e-13}, "d_student by definition"));
+}
+
+template <class Term>
+void check(const Term& term, const kd_golden::loss_golden& want, float teacher_T = loss_temperature,
+           bool squared = true) {
+  CAPTURE(Term::name);
+  check_loss(logit_loss{loss_temperature, teacher_T, squared, weighted{1.0f, term}}, want);
 }
 
 }  // namespace
@@ -61,4 +65,8 @@ TEST_CASE("losses: values and gradients are PyTorch's", "[formula][golden]") {
   check(cross_entropy{}, kd_golden::cross_entropy);
   check(smoothed_cross_entropy{.label_smoothing = 0.125f}, kd_golden::smoothed_cross_entropy);
   check(z_loss{}, kd_golden::z_loss);
+  check_loss(capped_loss{logit_loss{loss_temperature, loss_temperature, true, weighted{0.5f, forward_kl{}},
+                                    weighted{0.5f, cross_entropy{}}},
+                         soft_cap{.scale = 0.75f, .cap = 3}, soft_cap{.cap = 4}},
+             kd_golden::soft_capped);
 }

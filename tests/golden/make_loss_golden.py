@@ -58,6 +58,11 @@ def standardised(z):
     return T * T * kl(of(t).log_softmax(1), of(z).log_softmax(1))
 
 
+def soft_capped(z):
+    q, p = 3 * torch.tanh(0.75 * z / 3), 4 * torch.tanh(t / 4)
+    return 0.5 * T * T * kl((p / T).log_softmax(1), (q / T).log_softmax(1)) + 0.5 * F.cross_entropy(q, labels)
+
+
 losses = {
     "forward_kl": softened(kl),
     "forward_kl_two_temperatures": softened(kl, teacher_T=4.0, scale=1),  # and without T^2
@@ -78,6 +83,7 @@ losses = {
     "cross_entropy": lambda z: F.cross_entropy(z, labels),
     "smoothed_cross_entropy": lambda z: F.cross_entropy(z, labels, label_smoothing=0.125),
     "z_loss": lambda z: z.logsumexp(1).square().mean(),
+    "soft_capped": soft_capped,
 }
 
 

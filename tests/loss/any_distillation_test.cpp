@@ -3,6 +3,7 @@
 #include <string>
 #include <vector>
 
+#include "kd/loss/soft_capped.hpp"
 #include "kd/loss/weighted_sum.hpp"
 #include "kd/train/recipe.hpp"
 #include "support/catch.hpp"
@@ -93,4 +94,13 @@ TEST_CASE("weighted_sum: trains as the distillation of the same terms, each of i
   CHECK(holds(got.recipe, "\"weighted_sum\"", "\"0.weight\"", "\"1.weight\"", "\"temperature\""));
   check_same(run_with(sum, {{.option = "0.weight", .from = 0, .epochs = 2}}),
              run_with(loss, {{.option = "kd_weight", .from = 0, .epochs = 2}}));
+}
+
+TEST_CASE("soft_capped: trains as the loss itself where nothing is capped, and otherwise where something is",
+          "[loss][soft_capped]") {
+  const kd::distillation loss{.temperature = 3};
+  check_same(run_with(kd::soft_capped{loss}), run_with(loss));
+  const run_of_a_loss capped = run_with(kd::soft_capped{loss, kd::soft_cap{.cap = 0.5f}});
+  CHECK(capped.weights != run_with(loss).weights);
+  CHECK(holds(capped.recipe, "\"student_cap\"", "\"temperature\""));
 }

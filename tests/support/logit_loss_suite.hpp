@@ -285,4 +285,19 @@ void check_mixtures() {
   });
 }
 
+/// Losses of logits that are scaled and capped: each way in which an engine is asked for something.
+template <class Engine>
+void check_caps() {
+  namespace f = kd::formula;
+  every_loss<f::list<f::forward_kl, f::jensen_shannon, f::logit_mse, f::dkd, f::standardised_kd>, 0, 1>(
+      [](const auto& term) {
+        const auto loss_at = [&](float T, float teacher_T, bool squared) {
+          return f::capped_loss{with_cross_entropy(term, T, teacher_T, squared), f::soft_cap{.scale = 0.75f, .cap = 5},
+                                f::soft_cap{.scale = 2, .cap = squared ? 30.0f : 0.0f}};
+        };
+        check_edge_rows<Engine>([&](float T) { return loss_at(T, T, true); });
+        check_random_rows<Engine>(loss_at);
+      });
+}
+
 }  // namespace kd_test

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "kd/formula/losses.hpp"
+#include "kd/formula/soft_cap.hpp"
 #include "traced.hpp"  // by its place: benchmarks read this header too
 
 namespace kd_test {
@@ -289,6 +290,33 @@ struct definition<formula::z_loss> {  // ST-MoE, arXiv:2202.08906
   }
 };
 
+/// The logits of a row as its loss sees them: c tanh(s z / c), and masks and faults as they are. Gemma 2,
+/// arXiv:2408.00118.
+template <class Real>
+std::vector<Real> capped(const formula::soft_cap& by, std::vector<Real> x) {
+  using std::tanh;
+  const double cap = by.cap;
+  for (Real& v : x) {
+    const Real scaled = double{by.scale} * v;
+    v = cap == 0 || !std::isfinite(value_of(v)) ? scaled : cap * tanh(scaled / cap);
+  }
+  return x;
+}
+template <class Loss, class Real>
+std::vector<Real> student_seen(const Loss& loss, std::vector<Real> z) {
+  if constexpr (Loss::caps)
+    return capped(loss.student_cap, std::move(z));
+  else
+    return z;
+}
+template <class Loss>
+std::vector<double> teacher_seen(const Loss& loss, std::vector<double> t) {
+  if constexpr (Loss::caps)
+    return capped(loss.teacher_cap, std::move(t));
+  else
+    return t;
+}
+
 /// What a loss must give on one row.
 struct defined_loss {
   std::vector<double> values;  // of all terms, as reported: T^2 is in where the loss has it, weights are not
@@ -308,7 +336,15 @@ defined_loss define_loss(const Loss& loss, const Logits& student, const Logits& 
                          double least = smallest_float) {
   const double T = Loss::softens ? loss.temperature : 1, teacher_T = Loss::softens ? loss.teacher_temperature : 1;
   const auto row_of = [&]<class Real>(std::vector<Real> z) {
-    defined_row<Real> r{std::move(z), {teacher.begin(), teacher.end()}, label, T, teacher_T, least, {}, {}, {}};
+    defined_row<Real> r{student_seen(loss, std::move(z)),
+                        teacher_seen(loss, std::vector<double>(teacher.begin(), teacher.end())),
+                        label,
+                        T,
+                        teacher_T,
+                        least,
+                        {},
+                        {},
+                        {}};
     r.log_h = log_softmax(r.z, 1);
     r.log_q = log_softmax(r.z, r.T);
     r.log_p = log_softmax(r.t, r.teacher_T);
@@ -319,7 +355,8 @@ defined_loss define_loss(const Loss& loss, const Logits& student, const Logits& 
   };
 
   defined_loss out;
-  const auto plain = row_of(std::vector<double>(student.begin(), student.end()));
+  const std::vector<double> logits(student.begin(), student.end());
+  const auto plain = row_of(logits);
   Loss::each([&](auto index) {
     const auto& term = loss.template term<decltype(index)::value>();
     using defined = definition<std::remove_cvref_t<decltype(term)>>;
@@ -332,8 +369,8 @@ defined_loss define_loss(const Loss& loss, const Logits& student, const Logits& 
   if (!out.finite()) return out;
 
   std::vector<traced> z;
-  for (const double x : plain.z) z.push_back(std::isinf(x) ? traced(x) : traced::variable(x));
-  const auto row = row_of(z);
+  for (const double x : logits) z.push_back(std::isinf(x) ? traced(x) : traced::variable(x));
+  const auto row = row_of(z);  // z stays: by these numbers the derivatives are
   traced total = 0;
   Loss::each([&](auto index) {
     const auto& term = loss.template term<decltype(index)::value>();

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "support/compare.hpp"
+#include "support/loss_definitions.hpp"
 
 #include "kd/formula/losses.hpp"
 
@@ -76,15 +77,17 @@ loss_rounding rounding_beside_kl(const Term& term, const rounded_row& r) {
 template <class Loss>
 loss_rounding rounding_of(const Loss& loss, const std::vector<double>& z, const std::vector<double>& t) {
   const double T = Loss::softens ? loss.temperature : 1, teacher_T = Loss::softens ? loss.teacher_temperature : 1;
-  const rounded_row row = rounded_row_of(T, teacher_T, z, t);
+  const rounded_row row = rounded_row_of(T, teacher_T, student_seen(loss, z), teacher_seen(loss, t));
+  // The hyperbolic tangent is within 2e-7, which the logits multiply.
+  const double of_caps = Loss::caps ? 1 + row.logit / 4 : 1;
   loss_rounding all;
   Loss::each([&](auto index) {
     constexpr std::size_t i = decltype(index)::value;
     const bool softened = Loss::template term_at<i>::side == kd::formula::terms::softened;
     const loss_rounding one = rounding_beside_kl(loss.template term<i>(), row);
     // An exponential is within 1e-7, which T^2 multiplies.
-    const double of_value = softened ? 1e-6 + 3e-7 * loss.value_scale() : 1e-6;
-    const double of_gradient = softened ? 1e-6 * loss.gradient_scale() : 1e-6;
+    const double of_value = of_caps * (softened ? 1e-6 + 3e-7 * loss.value_scale() : 1e-6);
+    const double of_gradient = of_caps * (softened ? 1e-6 * loss.gradient_scale() : 1e-6);
     all.value = std::max(all.value, of_value * one.value);
     all.gradient += loss.template weight<i>() * of_gradient * one.gradient;
   });

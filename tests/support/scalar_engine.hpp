@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "kd/formula/logit_row.hpp"
+#include "kd/formula/soft_cap.hpp"
 
 namespace kd_test {
 
@@ -22,6 +23,7 @@ struct scalar_math {
   static double exp(double x) { return std::exp(x); }
   static double abs(double x) { return std::abs(x); }
   static double sqrt(double x) { return std::sqrt(x); }
+  static double tanh(double x) { return std::tanh(x); }
 };
 
 inline double largest_of(const std::vector<double>& x) { return *std::max_element(x.begin(), x.end()); }
@@ -37,10 +39,13 @@ inline kd::formula::logit_spread<double> spread_of(const std::vector<double>& x)
 }
 
 template <class Loss>
-scalar_loss run_scalar(const Loss& loss, const std::vector<double>& z, const std::vector<double>& t,
+scalar_loss run_scalar(const Loss& loss, const std::vector<double>& student, const std::vector<double>& teacher,
                        std::size_t label) {
   using namespace kd::formula;
-  const std::size_t classes = z.size();
+  const std::size_t classes = student.size();
+  std::vector<double> z, t;
+  for (const double x : student) z.push_back(student_logit<scalar_math>(loss, x));
+  for (const double x : teacher) t.push_back(teacher_logit<scalar_math>(loss, x));
   double T = Loss::softens ? loss.temperature : 1, teacher_T = Loss::softens ? loss.teacher_temperature : 1;
   logit_spread<double> spread{};
   if constexpr (Loss::standardises) {
@@ -134,6 +139,7 @@ scalar_loss run_scalar(const Loss& loss, const std::vector<double>& z, const std
   });
   for (std::size_t c = 0; c < classes; ++c) out.d_student.push_back(gradient_of(loss, r, whole_class_of(c), factors));
   out.d_student[label] += d_label;
+  for (std::size_t c = 0; c < classes; ++c) out.d_student[c] *= student_slope<scalar_math>(loss, student[c]);
   return out;
 }
 

@@ -36,6 +36,10 @@ class traced {
   friend traced exp(traced x) { return made(std::exp(x.value_), x, std::exp(x.value_), {}, 0); }
   friend traced log(traced x) { return made(std::log(x.value_), x, 1 / x.value_, {}, 0); }
   friend traced sqrt(traced x) { return made(std::sqrt(x.value_), x, 0.5 / std::sqrt(x.value_), {}, 0); }
+  friend traced tanh(traced x) {
+    const double cosine = std::cosh(x.value_);
+    return made(std::tanh(x.value_), x, 1 / (cosine * cosine), {}, 0);
+  }
   /// The subgradient at 0 is 0.
   friend traced abs(traced x) {
     const double sign = x.value_ > 0 ? 1 : x.value_ < 0 ? -1 : 0;

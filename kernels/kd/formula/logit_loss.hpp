@@ -168,6 +168,7 @@ struct logit_loss {
     (function(std::integral_constant<std::size_t, I>{}), ...);
   }
 
+  static constexpr bool caps = false;  // see soft_cap.hpp
   static constexpr bool softens = ((Terms::side == terms::softened) || ...);
   static constexpr bool hardens = ((Terms::side == terms::hard) || ...);
   static constexpr bool needs_teacher = (detail::needs_teacher_of<Terms>() || ...);
@@ -289,7 +290,7 @@ struct logit_spread {
 inline constexpr float least_deviation = 1e-7f;
 
 /// What is known of a row when all classes have been summed, as term I of Loss sees it. Math has log, log1p, exp, abs,
-/// sqrt of a Real, whether it is one of a row or of a class; exp takes any argument.
+/// sqrt, tanh of a Real, whether it is one of a row or of a class; exp takes any argument.
 template <class Loss, std::size_t I, class Real, class Math>
 struct row {
   using math = Math;

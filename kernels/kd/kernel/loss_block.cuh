@@ -82,12 +82,12 @@ struct partial_row {
     float z[N], t[N];
 #pragma unroll
     for (unsigned i = 0; i < N; ++i) {
+      z[i] = student_seen(loss, student_logits[i]);
+      t[i] = teacher_seen(loss, teacher_logits[i]);
       if constexpr (Loss::logit_sums > 0)
-        formula::add_logits(loss, class_numbers{.student_logit = student_logits[i], .teacher_logit = teacher_logits[i]},
-                            sums.logits);
+        formula::add_logits(loss, class_numbers{.student_logit = z[i], .teacher_logit = t[i]}, sums.logits);
       const bool apart = Loss::label_apart && first + i == label.at;
-      z[i] = apart ? -float_infinity : student_logits[i];
-      t[i] = apart ? -float_infinity : teacher_logits[i];
+      if (apart) z[i] = t[i] = -float_infinity;
     }
     float student = maxima.student, teacher = maxima.teacher;
 #pragma unroll
@@ -281,10 +281,11 @@ struct row_walk {
 /// The spread of both sides in two more passes, where the loss asks for it. `over_row` calls a function for the classes
 /// of this thread.
 template <class Loss, class Batch, class OverRow>
-__device__ row_spread spread_of_block(const row_of_batch<Batch>& at, const OverRow& over_row) {
+__device__ row_spread spread_of_block(const Loss& loss, const row_of_batch<Batch>& at, const OverRow& over_row) {
   row_spread spread;
   if constexpr (Loss::standardises) {
-    const float first_student = at.student_logit(0), first_teacher = at.teacher_logit(0);
+    const float first_student = student_seen(loss, at.student_logit(0));
+    const float first_teacher = teacher_seen(loss, at.teacher_logit(0));
     spread.student.from = formula::is_masked(first_student) ? 0.0f : first_student;
     spread.teacher.from = formula::is_masked(first_teacher) ? 0.0f : first_teacher;
     __shared__ float room[2][4][block_row_threads / warp_size];
@@ -292,10 +293,11 @@ __device__ row_spread spread_of_block(const row_of_batch<Batch>& at, const OverR
     over_row([&](unsigned, const auto& z, const auto& t) {
 #pragma unroll
       for (unsigned i = 0; i < sizeof z / sizeof z[0]; ++i) {
-        const bool student = formula::is_masked(z[i]), teacher = formula::is_masked(t[i]);
-        first[0] += student ? 0.0f : z[i] - spread.student.from;
+        const float zi = student_seen(loss, z[i]), ti = teacher_seen(loss, t[i]);
+        const bool student = formula::is_masked(zi), teacher = formula::is_masked(ti);
+        first[0] += student ? 0.0f : zi - spread.student.from;
         first[1] += student ? 0.0f : 1.0f;
-        first[2] += teacher ? 0.0f : t[i] - spread.teacher.from;
+        first[2] += teacher ? 0.0f : ti - spread.teacher.from;
         first[3] += teacher ? 0.0f : 1.0f;
       }
     });
@@ -307,10 +309,11 @@ __device__ row_spread spread_of_block(const row_of_batch<Batch>& at, const OverR
     over_row([&](unsigned, const auto& z, const auto& t) {
 #pragma unroll
       for (unsigned i = 0; i < sizeof z / sizeof z[0]; ++i) {
-        const float student = z[i] - spread.student.from - spread.student.mean;
-        const float teacher = t[i] - spread.teacher.from - spread.teacher.mean;
-        squares[0] += formula::is_masked(z[i]) ? 0.0f : student * student;
-        squares[1] += formula::is_masked(t[i]) ? 0.0f : teacher * teacher;
+        const float zi = student_seen(loss, z[i]), ti = teacher_seen(loss, t[i]);
+        const float student = zi - spread.student.from - spread.student.mean;
+        const float teacher = ti - spread.teacher.from - spread.teacher.mean;
+        squares[0] += formula::is_masked(zi) ? 0.0f : student * student;
+        squares[1] += formula::is_masked(ti) ? 0.0f : teacher * teacher;
       }
     });
     block_sums(squares, room[1]);
@@ -335,7 +338,7 @@ __device__ loss_row<Loss> loss_of_block_row(const row_of_batch<Batch>& at, const
   const unsigned classes = at.classes(), teacher_classes = at.teacher_classes();
   const bool wide_student = walk::is_wide(student), wide_teacher = walk::is_wide(teacher);
   // In front of the barriers: the gradient may overwrite the logits only behind them.
-  const row_label label = at.template label<Loss>();
+  const row_label label = label_seen(loss, at);
   // Calls step(first class, logits of the student, logits of the teacher) for the classes of this thread.
   const auto over_row = [&](const auto& step) {
     walk::over(
@@ -352,14 +355,15 @@ __device__ loss_row<Loss> loss_of_block_row(const row_of_batch<Batch>& at, const
         });
   };
 
-  const row_spread spread = spread_of_block<Loss>(at, over_row);
+  const row_spread spread = spread_of_block(loss, at, over_row);
   const softenings soft(loss, spread);
   partial_row<Loss, Kind> part;
   over_row([&](unsigned c, const auto& z, const auto& t) { part.add(c, z, t, loss, soft, label); });
   join_block(part, soft);
   whole_row<Loss> row(loss, soft, part.maxima, part.sums, label, spread, classes);
 
-  const auto numbers_of = [&](unsigned c, float z, float t) {
+  const auto numbers_of = [&](unsigned c, float student_logit, float teacher_logit) {
+    const float z = student_seen(loss, student_logit), t = teacher_seen(loss, teacher_logit);
     const bool apart = Loss::label_apart && c == label.at;
     const float dz = (apart ? -float_infinity : z) - part.maxima.student;
     const float dt = (apart ? -float_infinity : t) - part.maxima.teacher;
@@ -394,7 +398,10 @@ __device__ loss_row<Loss> loss_of_block_row(const row_of_batch<Batch>& at, const
     constexpr unsigned size = sizeof z / sizeof z[0];
     float d[size];
 #pragma unroll
-    for (unsigned i = 0; i < size; ++i) d[i] = gradient(c + i, numbers_of(c + i, z[i], t[i]));
+    for (unsigned i = 0; i < size; ++i) {
+      d[i] = gradient(c + i, numbers_of(c + i, z[i], t[i]));
+      if constexpr (Loss::caps) d[i] *= formula::student_slope<float_math>(loss, z[i]);
+    }
     if constexpr (size == 1) {
       d_student[c] = from_float<Gradient>(adds ? to_float(d_student[c]) + d[0] : d[0]);
     } else {

@@ -173,6 +173,7 @@ __device__ loss_row<Loss> loss_in_registers(const register_row<Lanes, Values>& p
   // Logits, and then exponentials.
   float z[Values], t[takes_teacher ? Values : 1], hard[takes_hard_exponentials<Loss> ? Values : 1];
   float gap[takes_gap<Loss> ? Values : 1], student_logit[logits], teacher_logit[logits];
+  float slope[Loss::caps ? Values : 1];
   if constexpr (Lanes == warp_size) {
     if (at.ignored || !exists) {
 #pragma unroll
@@ -184,9 +185,17 @@ __device__ loss_row<Loss> loss_in_registers(const register_row<Lanes, Values>& p
   }
   const bool absent = Lanes != warp_size && (at.ignored || !exists);  // its lanes go along with those of their warp
   // In front of the first shuffle: the gradient may overwrite the logits only behind it.
-  const row_label label = absent ? row_label{} : at.template label<Loss>();
+  const row_label label = absent ? row_label{} : label_seen(loss, at);
   place.load(at.student(), absent ? 0 : at.classes(), wide.student, z);
   if constexpr (takes_teacher) place.load(at.teacher(), absent ? 0 : at.teacher_classes(), wide.teacher, t);
+  if constexpr (Loss::caps) {
+#pragma unroll
+    for (unsigned i = 0; i < Values; ++i) {
+      slope[i] = formula::student_slope<float_math>(loss, z[i]);
+      z[i] = student_seen(loss, z[i]);
+      if constexpr (takes_teacher) t[i] = teacher_seen(loss, t[i]);
+    }
+  }
   if constexpr (Loss::reads_logits) {
 #pragma unroll
     for (unsigned i = 0; i < Values; ++i) {
@@ -196,8 +205,8 @@ __device__ loss_row<Loss> loss_in_registers(const register_row<Lanes, Values>& p
   }
   row_spread spread;
   if constexpr (Loss::standardises) {
-    spread.student = place.template spread<Loss>(z, absent ? 0.0f : at.student_logit(0));
-    spread.teacher = place.template spread<Loss>(t, absent ? 0.0f : at.teacher_logit(0));
+    spread.student = place.template spread<Loss>(z, absent ? 0.0f : student_seen(loss, at.student_logit(0)));
+    spread.teacher = place.template spread<Loss>(t, absent ? 0.0f : teacher_seen(loss, at.teacher_logit(0)));
   }
   if constexpr (Loss::label_apart) {
     place.mask(label.at, z);
@@ -291,7 +300,10 @@ __device__ loss_row<Loss> loss_in_registers(const register_row<Lanes, Values>& p
   if (!exists || !at.wants_gradient() || !result.finite) return result;
   const row_gradient<Loss> gradient(loss, row, weights, at.gradient_weight(), label);
 #pragma unroll
-  for (unsigned i = 0; i < Values; ++i) z[i] = absent ? 0.0f : gradient(place.class_of(i), numbers_of(i));
+  for (unsigned i = 0; i < Values; ++i) {
+    z[i] = absent ? 0.0f : gradient(place.class_of(i), numbers_of(i));
+    if constexpr (Loss::caps) z[i] *= slope[i];
+  }
   place.store(z, wide.gradient, at.batch.add_to_gradient, at.gradient());
   return result;
 }
@@ -299,7 +311,7 @@ __device__ loss_row<Loss> loss_in_registers(const register_row<Lanes, Values>& p
 /// Floats that a thread holds for each class.
 template <class Loss>
 inline constexpr unsigned floats_of_class =
-    1 + Loss::needs_teacher + takes_hard_exponentials<Loss> + takes_gap<Loss> + 2 * Loss::reads_logits;
+    1 + Loss::needs_teacher + takes_hard_exponentials<Loss> + takes_gap<Loss> + 2 * Loss::reads_logits + Loss::caps;
 template <class Batch>
 inline constexpr bool is_more_than_dense = requires {
   &Batch::ignore_index;

@@ -7,6 +7,7 @@
 #pragma once
 
 #include "kd/formula/logit_row.hpp"
+#include "kd/formula/soft_cap.hpp"
 #include "kd/kernel/loss_batch.cuh"
 
 #pragma GCC visibility push(hidden)
@@ -19,7 +20,25 @@ struct float_math {
   __host__ __device__ static float exp(float x) { return expf(x); }
   __host__ __device__ static float abs(float x) { return fabsf(x); }
   __host__ __device__ static float sqrt(float x) { return sqrtf(x); }
+  __host__ __device__ static float tanh(float x) { return tanhf(x); }
 };
+
+/// Logits as the terms of a loss see them.
+template <class Loss>
+__device__ float student_seen(const Loss& loss, float z) {
+  return formula::student_logit<float_math>(loss, z);
+}
+template <class Loss>
+__device__ float teacher_seen(const Loss& loss, float t) {
+  return formula::teacher_logit<float_math>(loss, t);
+}
+template <class Loss, class Batch>
+__device__ row_label label_seen(const Loss& loss, const row_of_batch<Batch>& at) {
+  row_label label = at.template label<Loss>();
+  label.student = student_seen(loss, label.student);
+  if constexpr (Loss::label_apart) label.teacher = teacher_seen(loss, label.teacher);
+  return label;
+}
 
 /// exp(x / T) as 2^(x log2(e) / T), for x <= 0.
 struct softening {

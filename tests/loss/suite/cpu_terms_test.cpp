@@ -5,3 +5,7 @@ TEST_CASE("losses of the CPU: terms without a teacher, and sums of terms", "[cpu
   kd_test::check_hard_terms<engine>();
   kd_test::check_mixtures<engine>();
 }
+
+TEST_CASE("losses of the CPU: logits that are scaled and capped", "[cpu][loss]") {
+  kd_test::check_caps<kd_test::cpu_loss_engine<kd::cpu::native_width>>();
+}

@@ -142,12 +142,20 @@ inline void loss_of_block(const Call& a, const counted_rows& rows, std::size_t f
     rows_to_lanes<Width>(t_rows, known, t);
     std::fill(t + known * Width, t + classes * Width, -infinity);
   }
+  alignas(64) float slope[Loss::caps ? room : 1];
+  if constexpr (Loss::caps)
+    for (std::size_t i = 0; i < classes * Width; i += Width) {
+      const vector zi = load<Width>(z + i);
+      store(slope + i, a.student_slope(zi));
+      store(z + i, a.student_logit(zi));
+      if constexpr (teacher) store(t + i, a.teacher_logit(vector(load<Width>(t + i))));
+    }
   std::size_t label[Width] = {};
   vector z_label = {}, t_label = {};
   if (a.has_labels())
     for (std::size_t l = 0; l < Width; ++l) {
       label[l] = a.label(row_of(l));
-      z_label[l] = to_float(z_rows[l][label[l]]);
+      z_label[l] = z[label[l] * Width + l];
       if constexpr (teacher && Loss::label_apart) t_label[l] = t[label[l] * Width + l];
     }
   if constexpr (Loss::label_apart)
@@ -348,6 +356,9 @@ inline void loss_of_block(const Call& a, const counted_rows& rows, std::size_t f
     if (Loss::needs_label) z[label[l] * Width + l] -= less * row_weight[l];
     d_rows[l] = a.gradient(rows[first + l]);
   }
+  if constexpr (Loss::caps)
+    for (std::size_t i = 0; i < classes * Width; i += Width)
+      store(z + i, vector(load<Width>(z + i) * load<Width>(slope + i)));
   lanes_to_rows<Width>(z, classes, a.how == writing::added, d_rows);
 }
 

@@ -12,6 +12,7 @@
 #include "kd/formula/logit_loss.hpp"
 #include "kd/formula/logit_row.hpp"
 #include "kd/formula/loss_sums.hpp"
+#include "kd/formula/soft_cap.hpp"
 
 namespace kd::inline KD_ABI::cpu::detail {
 
@@ -69,6 +70,19 @@ struct loss_call {
   bool has_labels() const { return Loss::needs_label || batch.labels.data; }
   std::size_t label(std::size_t row) const {
     return static_cast<std::size_t>(*row_at(batch.labels, 1, batch.group_rows, row));
+  }
+  /// A vector of logits as the loss's terms see it.
+  template <class Vector>
+  Vector student_logit(const Vector& z) const {
+    return formula::student_logit<loss_math>(loss, z);
+  }
+  template <class Vector>
+  Vector teacher_logit(const Vector& t) const {
+    return formula::teacher_logit<loss_math>(loss, t);
+  }
+  template <class Vector>
+  Vector student_slope(const Vector& z) const {
+    return formula::student_slope<loss_math>(loss, z);
   }
   Gradient* gradient(std::size_t row) const { return row_at(batch.gradient, classes(), batch.group_rows, row); }
   /// By what the gradient of a row is multiplied.

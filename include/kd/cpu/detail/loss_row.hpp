@@ -71,19 +71,19 @@ template <std::size_t Width, class Step, class... Arrays>
   if (i < count) step(i, load_masked<Width>(arrays + i, count - i)...);
 }
 
-/// The first position of `value` among `count` logits; 0 where it does not occur.
-template <std::size_t Width, class T>
-inline std::size_t first_position(const T* from, std::size_t count, float value) {
+/// The first position of `value` among `count` logits as `seen` makes them of vectors; 0 where it does not occur.
+template <std::size_t Width, class T, class Seen>
+inline std::size_t first_position(const T* from, std::size_t count, float value, const Seen& seen) {
   constexpr std::size_t group = 8 * Width;
   std::size_t i = 0;
   const vector_of<Width> wanted = splat<Width>(value);
   for (; i + group <= count; i += group) {
     integers_of<Width> found = {};
-    for (std::size_t j = 0; j < group; j += Width) found |= load<Width>(from + i + j) == wanted;
+    for (std::size_t j = 0; j < group; j += Width) found |= seen(load<Width>(from + i + j)) == wanted;
     if (fold_lanes<Width>(found, [](const auto& a, const auto& b) { return a | b; })) break;
   }
   for (; i < count; ++i)
-    if (to_float(from[i]) == value) return i;
+    if (seen(splat<Width>(to_float(from[i])))[0] == value) return i;
   return 0;
 }
 
@@ -92,11 +92,12 @@ struct float_tile {
   const float* logits;
   float max;
 };
-/// They are where they lie, or, where that is no array of floats or one is to be hidden, in `copy`, which has room for
-/// whole vectors. Classes from `known` on are masked, as is `hidden`.
-template <std::size_t Width, class T>
+/// They are where they lie, or, where that is not the tile (not InPlace) or one is to be hidden, in `copy`, which has
+/// room for whole vectors. Classes from `known` on are masked, as is `hidden`. The tile has the logits as `seen` makes
+/// them.
+template <std::size_t Width, bool InPlace, class T, class Seen>
 [[gnu::always_inline]] inline float_tile tile_of(const T* from, std::size_t known, std::size_t count,
-                                                 std::size_t hidden, float* copy) {
+                                                 std::size_t hidden, float* copy, const Seen& seen) {
   using vector = vector_of<Width>;
   vector max = splat<Width>(std::numeric_limits<float>::lowest()), other = max;
   const auto largest = [&](const float* logits) __attribute__((always_inline)) {
@@ -108,12 +109,12 @@ template <std::size_t Width, class T>
     for (; i < count; i += Width) max = larger(load_of<Width>(logits, i, count), max);
     return float_tile{logits, largest_lane<Width>(larger(other, max))};
   };
-  if constexpr (std::is_same_v<T, float>)
+  if constexpr (InPlace)
     if (hidden >= count && known >= count) return largest(from);
   known = std::min(known, count);
   for (std::size_t i = 0; i < count; i += Width) {
     prefetch_next_tile(from + i);
-    const vector v = load_of<Width>(from, i, known);
+    const vector v = seen(load_of<Width>(from, i, known));
     store(copy + i, v);
     max = larger(v, max);
   }
@@ -330,15 +331,15 @@ inline formula::rows<Loss, float, Math> in_float(const formula::rows<Loss, doubl
   return out;
 }
 
-/// The spread of a row of `count` logits. Differences are taken from the first that is not masked, so that equal logits
-/// have a deviation of 0.
-template <std::size_t Width, class T>
-inline formula::logit_spread<double> spread_of_row(const T* logits, std::size_t count) {
+/// The spread of a row of `count` logits as `seen` makes them. Differences are taken from the first that is not masked,
+/// so that equal logits have a deviation of 0.
+template <std::size_t Width, class T, class Seen>
+inline formula::logit_spread<double> spread_of_row(const T* logits, std::size_t count, const Seen& seen) {
   using vector = vector_of<Width>;
   std::size_t first = 0;
   while (first < count && formula::is_masked(to_float(logits[first]))) ++first;
   if (first == count) return {};
-  const float origin = to_float(logits[first]);
+  const float origin = seen(splat<Width>(to_float(logits[first])))[0];
   // Sums of floats no longer than a tile, put together in double.
   const auto sums_over = [&](const auto& add) {
     std::array<double, 2> sums = {};
@@ -346,7 +347,7 @@ inline formula::logit_spread<double> spread_of_row(const T* logits, std::size_t 
       const std::size_t size = std::min(loss_tile_classes, count - begin);
       vector of_tile[2] = {};
       for (std::size_t i = 0; i < size; i += Width) {
-        const vector x = load_of<Width>(logits + begin, i, size);
+        const vector x = seen(load_of<Width>(logits + begin, i, size));
         add(x, formula::is_masked(x), of_tile);
       }
       for (std::size_t k = 0; k < 2; ++k) sums[k] += sum_of_lanes<Width>(of_tile[k]);
@@ -366,6 +367,10 @@ inline formula::logit_spread<double> spread_of_row(const T* logits, std::size_t 
   const double exact = squares - off_mean * off_mean / counted;
   return {sum / counted, exact > 0 ? std::sqrt(exact / (counted - 1)) : 0.0, counted, origin};
 }
+
+/// Whether a loss reads logits of type T where they lie.
+template <class Loss, class T>
+inline constexpr bool reads_in_place = std::is_same_v<T, float> && !Loss::caps;
 
 /// What a row is joined with before it is at its end: nothing, where it has all classes. Others: split_vocabulary.hpp.
 struct whole_vocabulary {
@@ -400,15 +405,18 @@ inline void loss_of_row(const Call& a, std::size_t row, const loss_row_scratch<t
   const auto* t = teacher ? a.teacher(row) : nullptr;
   const size_t label = a.has_labels() ? a.label(row) : std::numeric_limits<size_t>::max();
   const size_t here = std::min(label - slice.first, classes);  // in this slice; `classes` where it is elsewhere
-  float z_label = here < classes ? to_float(z[here]) : 0.0f;
-  float t_label = here < known ? to_float(t[here]) : -infinity;
+  const auto student_seen = [&](const vector& x) __attribute__((always_inline)) { return a.student_logit(x); };
+  const auto teacher_seen = [&](const vector& x) __attribute__((always_inline)) { return a.teacher_logit(x); };
+  float z_label = here < classes ? student_seen(splat<Width>(to_float(z[here])))[0] : 0.0f;
+  float t_label = here < known ? teacher_seen(splat<Width>(to_float(t[here])))[0] : -infinity;
+  const float label_slope = Loss::caps && here < classes ? a.student_slope(splat<Width>(to_float(z[here])))[0] : 1.0f;
   const auto size_of = [&](size_t i) { return std::min(loss_tile_classes, classes - i * loss_tile_classes); };
   const auto known_of = [&](size_t i) { return known - std::min(known, i * loss_tile_classes); };
 
   formula::logit_spread<double> spread = {}, teacher_spread = {};
   if constexpr (Loss::standardises) {
-    spread = spread_of_row<Width>(z, classes);
-    teacher_spread = spread_of_row<Width>(t, known);
+    spread = spread_of_row<Width>(z, classes, student_seen);
+    teacher_spread = spread_of_row<Width>(t, known, teacher_seen);
   }
   const auto scale_of = [](float temperature, const formula::logit_spread<double>& of) {
     return exponential_scale(Loss::standardises
@@ -425,19 +433,24 @@ inline void loss_of_row(const Call& a, std::size_t row, const loss_row_scratch<t
   for (size_t i = 0; i < tiles; ++i) {
     const size_t first = i * loss_tile_classes, count = size_of(i);
     const size_t hidden = Loss::label_apart && here >= first ? here - first : count;
-    float_tile zi = tile_of<Width>(z + first, count, count, hidden, s.student + first), ti = {nullptr, lowest};
-    if constexpr (teacher) ti = tile_of<Width>(t + first, known_of(i), count, hidden, s.teacher + first);
+    float_tile zi = tile_of<Width, reads_in_place<Loss, typename Call::Student>>(z + first, count, count, hidden,
+                                                                                 s.student + first, student_seen);
+    float_tile ti = {nullptr, lowest};
+    if constexpr (teacher)
+      ti = tile_of<Width, reads_in_place<Loss, typename Call::Teacher>>(t + first, known_of(i), count, hidden,
+                                                                        s.teacher + first, teacher_seen);
     loss_tile<Loss>& tile = s.tiles[i];
     read_tile<Width, Kind>(a, zi, ti, count, scale, teacher_scale, T_ratio, s.student + first, s.teacher + first,
                            s.hard + first, tile);
     if (tile.student_max > all.student_max) {
       all.student_max = tile.student_max;
-      all.student_class = slice.first + first + first_position<Width>(z + first, count, tile.student_max);
+      all.student_class = slice.first + first + first_position<Width>(z + first, count, tile.student_max, student_seen);
     }
     if (teacher && tile.teacher_max > all.teacher_max) {
       all.teacher_max = tile.teacher_max;
       all.teacher_class =
-          slice.first + first + first_position<Width>(t + first, std::min(count, known_of(i)), tile.teacher_max);
+          slice.first + first +
+          first_position<Width>(t + first, std::min(count, known_of(i)), tile.teacher_max, teacher_seen);
     }
   }
   for (size_t i = 0; i < tiles; ++i) all.template add<Kind>(s.tiles[i]);
@@ -531,8 +544,9 @@ inline void loss_of_row(const Call& a, std::size_t row, const loss_row_scratch<t
     vector et = {}, h = ez, zi = {}, ti = {};
     if constexpr (Kind == student_exponentials::separate) h = load<Width>(s.hard + first + i);
     if constexpr (Call::teacher_softens) et = load<Width>(s.teacher + first + i);
-    if constexpr (reads_again) zi = load_of<Width>(z + first, i, count);
-    if constexpr (reads_again && teacher) ti = load_of<Width>(t + first, i, known - std::min(known, first));
+    if constexpr (reads_again) zi = student_seen(load_of<Width>(z + first, i, count));
+    if constexpr (reads_again && teacher)
+      ti = teacher_seen(load_of<Width>(t + first, i, known - std::min(known, first)));
     return class_of(u, ez, et, h, zi, ti);
   };
 
@@ -590,7 +604,11 @@ inline void loss_of_row(const Call& a, std::size_t row, const loss_row_scratch<t
     write_gradient<Width>(
         d + first, count,
         [&](size_t k) __attribute__((always_inline)) {
-          return vector(formula::gradient_of(loss, row_in_float, classes_at(u, first, count, k), factors));
+          const vector gradient = formula::gradient_of(loss, row_in_float, classes_at(u, first, count, k), factors);
+          if constexpr (Loss::caps)
+            return vector(gradient * a.student_slope(load_of<Width>(z + first, k, count)));
+          else
+            return gradient;
         },
         a.how);
     if (label_is_here && !Loss::label_apart && here / loss_tile_classes == i) {
@@ -627,6 +645,7 @@ inline void loss_of_row(const Call& a, std::size_t row, const loss_row_scratch<t
     label_gradient = static_cast<float>(formula::gradient_of_label(loss, r, one, weights, weights) -
                                         double{less_at_label(a)} * row_weight);
   }
+  label_gradient *= label_slope;
   if (label_is_here)
     d[here] =
         from_float<typename Call::Gradient>(a.how == writing::added ? label_before + label_gradient : label_gradient);
