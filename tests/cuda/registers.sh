@@ -73,7 +73,8 @@ for architecture in $architectures; do
     open {
       text = text " " $0
       gsub(/__launch_bounds__\([^()]*\)/, "", text)
-      if (match(text, /void +[a-z0-9_]+\(/)) { print substr(text, RSTART + 5, RLENGTH - 6); open = 0 }
+      # Not __launch_bounds__, whose arguments may go on in the next line.
+      if (match(text, /void +[a-z][a-z0-9_]*\(/)) { print substr(text, RSTART + 5, RLENGTH - 6); open = 0 }
     }' {} + | tr -d ' ' | sort -u >"$work/wanted"
   if ! [ -s "$work/wanted" ]; then
     echo "no kernel was found in $every"

@@ -115,7 +115,10 @@ TEST_CASE("losses: equal rows have a value and a gradient of exactly 0, but for 
           const auto got = kd_test::run_scalar(logit_loss{T, T, true, weighted{1.0f, term}}, z, z, 1);
           CAPTURE(classes, T, got.total);
           REQUIRE(got.total == 0.0);
-          for (const double d : got.d_student) REQUIRE(d == 0.0);
+          // standardised_kd takes the difference of two sums, which a compiler may round differently here.
+          const bool exact = !std::is_same_v<std::remove_cvref_t<decltype(term)>, standardised_kd>;
+          REQUIRE(
+              kd_test::near(got.d_student, std::vector<double>(classes), {.absolute = exact ? 0 : 1e-9}, "d_student"));
         }
   });
 }

@@ -97,7 +97,7 @@ case $name in
       exit 9
     fi
     case $(basename "${!#}") in
-      *.parity_test | *.training_test | *.golden_step_test | *.device_test | *.error_test | *.graph_test)
+      *.parity_test | *.training_test | *.golden_step_test | *.device_test | *.error_test | *.graph_test | *.losses_*_test)
         echo "no test of a kernel: takes too long here, or provokes errors"
         exit 9
         ;;

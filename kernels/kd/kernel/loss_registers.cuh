@@ -320,16 +320,16 @@ inline constexpr bool is_more_than_dense = requires {
 /// which leaves 64 registers for a thread, or 512 where it wants more.
 template <unsigned Values, bool Fold, class Loss, class Batch>
 inline constexpr unsigned register_rows_threads =
-    !Fold                                                              ? 128
-    : Values * floats_of_class<Loss> > 12 || is_more_than_dense<Batch> ? 512
-                                                                       : 1024;
+    !Fold                                                                                      ? 128
+    : Values * floats_of_class<Loss> > 12 || Loss::logit_sums > 0 || is_more_than_dense<Batch> ? 512
+                                                                                               : 1024;
 /// Blocks that must fit a multiprocessor. Three leave 168 registers for a thread: 3 floats for each of 32 classes fit
 /// (nvcc 13.0, sm_90) where the batch is dense and its logits have 16 bits; otherwise they want up to 250 and would
-/// spill. Without a number here nvcc spills the small kernels.
+/// spill, as 16 classes of a batch that is not dense may. Without a number here nvcc spills the small kernels.
 template <unsigned Values, bool Fold, class Loss, class Batch>
 inline constexpr unsigned register_rows_blocks = Fold || Values* floats_of_class<Loss> > 96 ||
-                                                         (Values == 32 && (sizeof(*Batch{}.gradient.data) > 2 ||
-                                                                           is_more_than_dense<Batch>))
+                                                         (Values == 32 && sizeof(*Batch{}.gradient.data) > 2) ||
+                                                         (Values >= 16 && is_more_than_dense<Batch>)
                                                      ? 1
                                                      : 3;
 

@@ -42,10 +42,11 @@ KD_KERNEL void __launch_bounds__(Threads)
     }
   }
   __syncthreads();  // every thread has read the position
-  if (threadIdx.x == 0) {
-    *current = table[now];
-    *position = now + 1;
-  }
+  // 16 bytes a thread: one thread would copy the whole through its stack.
+  if (threadIdx.x < sizeof(step_scalars) / 16)
+    __builtin_memcpy(reinterpret_cast<std::byte*>(current) + 16 * threadIdx.x,
+                     reinterpret_cast<const std::byte*>(table + now) + 16 * threadIdx.x, 16);
+  if (threadIdx.x == 0) *position = now + 1;
 }
 
 }  // namespace kd::kernel::inline KD_KERNEL_ABI
