@@ -62,9 +62,10 @@ outcome define(const batch_of_logits& b, double T, double teacher_T, double fact
       const traced dq = q[row * b.classes + c] - q_mean, dp = p[row * b.classes + c] - p_mean;
       qq = qq + dq * dq, pp = pp + dp * dp, qp = qp + dq * dp;
     }
-    narrowness =
-        std::max({narrowness, q_mean.value() / std::sqrt(qq.value() / n), p_mean.value() / std::sqrt(pp.value() / n)});
     const bool related = qq.value() > 1e-20 && pp.value() > 1e-20;
+    if (related)
+      narrowness = std::max(
+          {narrowness, q_mean.value() / std::sqrt(qq.value() / n), p_mean.value() / std::sqrt(pp.value() / n)});
     total = total + (related ? traced(1) - qp / sqrt(qq * pp) : traced(1));
   }
   total = total * (factor / static_cast<double>(b.classes));
