@@ -14,7 +14,7 @@ using formula::soft_cap;
 ///
 ///   kd::soft_capped{kd::distillation{.temperature = 2}, kd::soft_cap{.cap = 30}, kd::soft_cap{.cap = 30}}
 ///
-/// No capped copy is written. The hyperbolic tangent is computed where a logit is read: see README for what it costs.
+/// No capped copy is written. The hyperbolic tangent is computed each time a logit is read.
 template <class Loss>
 struct soft_capped {
   Loss loss;

@@ -1,7 +1,6 @@
 /// DIST's relation between classes. Huang, You, Wang, Qian, Xu: Knowledge distillation from a stronger teacher,
 /// arXiv:2205.10536, section 4. Its relation between samples correlates columns of the batch: it crosses rows, has no
-/// place among these formulas, and is a kernel of its own:
-/// kd/cpu/dist_columns.hpp.
+/// place among these formulas, and is a kernel of its own: kd/cpu/dist_columns.hpp.
 #pragma once
 
 #include "kd/formula/logit_loss.hpp"

@@ -14,7 +14,7 @@
 namespace kd::inline KD_ABI::cpu::detail {
 
 /// Math of formula::row. Vectors: log as log_positive, exp within 2.1 ulp, 0 from -87.3 down and infinite from 88.37
-/// up; log1p within 4 ulp, for x > -1; tanh within 3; NaN stays NaN.
+/// up; log1p within 4 ulp, for x > -1; NaN stays NaN.
 struct loss_math {
   template <class Vector>
   static constexpr std::size_t width = sizeof(Vector) / sizeof(float);
