@@ -130,6 +130,7 @@ inline void loss_of_block(const Call& a, const counted_rows& rows, std::size_t f
   alignas(64) float z_kept[keeps_logits ? room : 1], t_kept[keeps_logits && teacher ? room : 1];
   const Loss& loss = a.loss;
   const std::size_t classes = a.classes();
+  if (classes == 0) __builtin_unreachable();  // checked by the caller; else g++ 12 warns that z may be uninitialised
   // Lanes beyond `count` repeat the last row, so that they hold finite work.
   const auto row_of = [&](std::size_t l) { return rows[first + std::min(l, count - 1)]; };
   const typename Call::Student* z_rows[Width];
