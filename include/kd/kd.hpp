@@ -16,6 +16,7 @@
 #include "kd/loss/cross_entropy.hpp"
 #include "kd/loss/distillation.hpp"
 #include "kd/loss/soft_capped.hpp"
+#include "kd/loss/top_k_loss.hpp"
 #include "kd/loss/top_k_teacher.hpp"
 #include "kd/loss/weighted_sum.hpp"
 #include "kd/models/light_nn.hpp"

@@ -170,6 +170,31 @@ inline counted_rows rows_counted(const char* name, const formula::logit_batch<St
   return rows;
 }
 
+/// By what the batch divides; of nothing but zeros 1.
+template <class Batch>
+inline double divisor_of(const Batch& batch, const counted_rows& rows) {
+  using formula::divisor;
+  const double by = batch.divide_by == divisor::rows         ? static_cast<double>(batch.rows)
+                    : batch.divide_by == divisor::valid_rows ? static_cast<double>(rows.count)
+                    : batch.divide_by == divisor::weights    ? rows.weights
+                                                             : 1.0;
+  return by == 0 ? 1 : by;
+}
+
+/// The gradient of rows that are ignored is 0, or has 0 added.
+template <class Batch>
+inline void clear_ignored(const Batch& batch, const counted_rows& rows) {
+  if (!batch.gradient.data || batch.add_to_gradient || rows.count == batch.rows) return;
+  std::size_t next = 0;
+  for (std::size_t row = 0; row < batch.rows; ++row) {
+    if (next < rows.count && rows[next] == row)
+      ++next;
+    else
+      std::fill_n(row_at(batch.gradient, batch.classes, batch.group_rows, row), batch.classes,
+                  std::remove_reference_t<decltype(*batch.gradient.data)>{});
+  }
+}
+
 /// Any loss, for any vector width (the native one; 1 is the portable twin).
 template <std::size_t Width, class Loss, class Student, class Teacher, class Label, class Gradient,
           class Slice = whole_vocabulary>
@@ -200,12 +225,7 @@ inline loss_result fused_loss(const char* name, const parallel& par,
 
   const counted_rows counted = rows_counted(name, batch, slice.all_classes(batch.classes), list);
   const std::size_t count = counted.count;
-  using formula::divisor;
-  double divide_by = batch.divide_by == divisor::rows         ? static_cast<double>(batch.rows)
-                     : batch.divide_by == divisor::valid_rows ? static_cast<double>(count)
-                     : batch.divide_by == divisor::weights    ? counted.weights
-                                                              : 1.0;
-  if (divide_by == 0) divide_by = 1;  // of nothing but zeros
+  const double divide_by = divisor_of(batch, counted);
   const bool in_place = static_cast<const void*>(batch.gradient.data) == batch.student.data;
   const writing how =
       batch.add_to_gradient ? writing::added
@@ -213,16 +233,7 @@ inline loss_result fused_loss(const char* name, const parallel& par,
           ? writing::streamed
           : writing::plain;
   const loss_call<Loss, Student, Teacher, Label, Gradient> a = {loss, batch, divide_by, how};
-  if (batch.gradient.data && !batch.add_to_gradient && count < batch.rows) {
-    std::size_t next = 0;
-    for (std::size_t row = 0; row < batch.rows; ++row) {
-      const bool listed = next < count && counted[next] == row;
-      if (listed)
-        ++next;
-      else
-        std::fill_n(a.gradient(row), batch.classes, Gradient{});
-    }
-  }
+  clear_ignored(batch, counted);
 
   using enum student_exponentials;
   const student_exponentials kind = exponentials_of(loss);
