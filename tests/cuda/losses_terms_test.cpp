@@ -8,6 +8,12 @@ TEST_CASE("losses of the GPU: terms without a teacher, and sums of terms", "[cud
   kd_test::check_mixtures<kd_test::cuda_loss_engine<block_per_row>>();
 }
 
+TEST_CASE("losses of the GPU: a teacher's log-probabilities that do not sum to 1", "[cuda][loss]") {
+  using enum kd::cuda::loss_variant;
+  kd_test::check_log_probabilities<kd_test::cuda_loss_engine<registers>>();
+  kd_test::check_log_probabilities<kd_test::cuda_loss_engine<block_per_row>>();
+}
+
 TEST_CASE("losses of the GPU: logits that are scaled and capped", "[cuda][loss]") {
   using enum kd::cuda::loss_variant;
   kd_test::check_caps<kd_test::cuda_loss_engine<registers>>();

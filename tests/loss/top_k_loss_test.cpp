@@ -99,7 +99,8 @@ defined_loss define_top_k(const Loss& loss, const kept_rows& b, std::size_t row,
     r.log_q.push_back(log(sum) + largest);
     values.push_back(rest == top_k_rest::one_bucket ? std::log1p(-kept) : -INFINITY);
   }
-  r.log_p = rest == top_k_rest::dropped ? values : log_softmax(values, loss.teacher_temperature);
+  r.t = values;
+  r.log_p = log_softmax(values, loss.teacher_temperature);
   const traced value = scale * definition<term>::value(loss.template term<0>(), r);
   const auto d = (double{loss.template weight<0>()} * value).derivatives();
   defined_loss out;
@@ -136,25 +137,25 @@ void check_definition(const Divergence& divergence, top_k_rest rest, float teach
 
 TEST_CASE("top_k_loss: losses are those of the k classes and one for the rest", "[loss][top_k]") {
   using namespace kd::formula;
-  for (const top_k_rest rest : {top_k_rest::renormalised, top_k_rest::one_bucket, top_k_rest::dropped})
-    check_definition(forward_kl{}, rest);
-  check_definition(forward_kl{}, top_k_rest::renormalised, 4);
+  for (const top_k_rest rest : {top_k_rest::masked, top_k_rest::one_bucket}) check_definition(forward_kl{}, rest);
+  check_definition(partial_kl{}, top_k_rest::masked);
+  check_definition(forward_kl{}, top_k_rest::masked, 4);
   check_definition(reverse_kl{}, top_k_rest::one_bucket);
-  for (const top_k_rest rest : {top_k_rest::renormalised, top_k_rest::one_bucket}) {
+  for (const top_k_rest rest : {top_k_rest::masked, top_k_rest::one_bucket}) {
     check_definition(jensen_shannon{.beta = 0.3f}, rest);
     check_definition(total_variation{}, rest);
   }
 }
 
-TEST_CASE("top_k_loss: renormalised it is the loss of the dense rows", "[loss][top_k]") {
+TEST_CASE("top_k_loss: with the rest masked it is the loss of dense rows", "[loss][top_k]") {
   const kept_rows b(5, 1000, 40);
   std::vector<float> dense(b.student.size()), want(b.student.size()), got(b.student.size());
-  kd::expand_top_k(b.teacher(top_k_rest::renormalised), {dense.data()});
+  kd::expand_top_k(b.teacher(top_k_rest::masked), {dense.data()});
   const auto loss = alone(kd::formula::jensen_shannon{}, 2, 3);
   auto batch = b.batch(want);
   batch.teacher = {dense.data()};
   const kd::loss_terms of_dense = kd::forward_backward(loss, batch);
-  const kd::loss_terms of_kept = kd::forward_backward(loss, b.batch(got), b.teacher(top_k_rest::renormalised));
+  const kd::loss_terms of_kept = kd::forward_backward(loss, b.batch(got), b.teacher(top_k_rest::masked));
   CHECK(near(of_kept.total, of_dense.total, {.relative = 1e-6}));
   CHECK(of_kept.teacher_agreement == of_dense.teacher_agreement);
   CHECK(near(got, want, {.absolute = 1e-7}, "d_student"));
@@ -165,7 +166,7 @@ TEST_CASE("top_k_loss: a batch is the sum of its rows, each with its weight", "[
   const kept_rows b(6, classes, k);
   const auto loss = alone(kd::formula::forward_kl{}, 2);
   using enum kd::divisor;
-  for (const top_k_rest rest : {top_k_rest::one_bucket, top_k_rest::dropped})
+  for (const top_k_rest rest : {top_k_rest::one_bucket, top_k_rest::masked})
     for (const kd::divisor by : {rows, valid_rows, weights, one}) {
       CAPTURE(static_cast<int>(rest), static_cast<int>(by));
       std::vector<float> student(b.rows * stride, 99.0f), gradient(b.rows * classes, 0.25f);
@@ -314,7 +315,7 @@ TEST_CASE("top_k_loss: a row without a finite loss is named by its class, and no
   student.assign(10, 1.0f);
   log_p[3] = nan;
   CHECK(holds(message(), "teacher", "NaN at row 1, class 2"));
-  rest = top_k_rest::dropped;
+  rest = top_k_rest::masked;
   log_p[2] = log_p[3] = -infinity;
   CHECK(holds(message(), "teacher", "minus infinity in every class of row 1"));
 }
@@ -329,7 +330,7 @@ TEST_CASE("top_k_loss: what cannot be is named, and nothing is written", "[loss]
                                     .k = 2,
                                     .indices = {indices.data()},
                                     .values = {values.data()},
-                                    .rest = top_k_rest::dropped};
+                                    .rest = top_k_rest::one_bucket};
   const auto message = [&](const auto& loss, kd::logit_batch<float> batch, kd::top_k_rows<> rows) {
     const std::string text = message_of<kd::argument_error>([&] { kd::forward_backward(loss, batch, rows); });
     CHECK(gradient == std::vector<float>(10, 7.0f));
@@ -338,10 +339,12 @@ TEST_CASE("top_k_loss: what cannot be is named, and nothing is written", "[loss]
   const auto kl = alone(kd::formula::forward_kl{}, 2);
   auto rows = teacher;
   rows.rest = top_k_rest::spread;
-  CHECK(holds(message(kl, good, rows), "renormalised, one_bucket or dropped", "kd::expand_top_k"));
+  CHECK(holds(message(kl, good, rows), "masked or one_bucket", "kd::expand_top_k"));
   CHECK(holds(message(alone(kd::formula::forward_kl{}, 2, 0), good, teacher), "teacher_temperature must be 1",
               "received 2"));
-  CHECK(holds(message(alone(kd::formula::total_variation{}, 2), good, teacher), "forward KL alone"));
+  rows.rest = top_k_rest::masked;
+  CHECK(holds(message(alone(kd::formula::partial_kl{}, 2, 0), good, rows), "teacher_temperature must be 1",
+              "log-probabilities"));
   auto batch = good;
   batch.teacher = {values.data()};
   CHECK(holds(message(kl, batch, teacher), "batch.teacher must be null"));

@@ -74,7 +74,7 @@ struct kept_rows {
     std::vector<double> out(classes, std::log(each));
     for (std::size_t i = 0; i < k; ++i)
       out[static_cast<std::size_t>(indices[row * k + i])] =
-          values[row * k + i] - (rest == top_k_rest::renormalised ? std::log(kept) : 0);
+          values[row * k + i] - (rest == top_k_rest::masked ? std::log(kept) : 0);
     return out;
   }
 };
@@ -83,7 +83,7 @@ struct kept_rows {
 
 TEST_CASE("top_k_teacher: losses are those of the distribution that the policy means", "[loss][top_k]") {
   for (const auto& [classes, k] : {std::pair{7u, 1u}, {7u, 3u}, {100u, 20u}, {3000u, 256u}})
-    for (const top_k_rest rest : {top_k_rest::renormalised, top_k_rest::spread})
+    for (const top_k_rest rest : {top_k_rest::masked, top_k_rest::spread})
       for (const float T : {1.0f, 4.0f}) {
         CAPTURE(classes, k, static_cast<int>(rest), T);
         const kept_rows b(5, classes, k);
@@ -150,7 +150,7 @@ TEST_CASE("top_k_teacher: what the k leave is nothing where they sum to 1, and a
             .rows = 1, .classes = 4, .k = 2, .indices = {indices.data()}, .values = {values.data()}, .rest = rest},
         {out.data()});
   };
-  for (const top_k_rest rest : {top_k_rest::renormalised, top_k_rest::spread}) {
+  for (const top_k_rest rest : {top_k_rest::masked, top_k_rest::spread}) {
     expand(rest);
     CHECK(out[0] == values[1]);
     CHECK(out[2] == values[0]);

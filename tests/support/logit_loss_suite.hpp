@@ -300,4 +300,24 @@ void check_caps() {
       });
 }
 
+/// partial_kl, of log-probabilities that sum to less than 1, some of which are masked.
+template <class Engine>
+void check_log_probabilities() {
+  for (const std::size_t classes : {1u, 2u, 7u, 33u, 100u, 2500u}) {
+    if (!Engine::takes(classes)) continue;
+    logit_rows b = random_rows(std::min<std::size_t>(Engine::most_rows, 5), classes, 5);
+    for (std::size_t row = 0; row < b.rows; ++row) {
+      const auto t = b.row_of(b.teacher, row);
+      const auto log_p = log_softmax(std::vector<double>(t.begin(), t.end()), 1);
+      for (std::size_t c = 0; c < classes; ++c)
+        b.teacher[row * classes + c] =
+            c > 1 && c % 3 == 0 ? -INFINITY : static_cast<float>(log_p[c] - 0.25 * double(row));
+    }
+    for (const float T : {0.5f, 1.0f, 4.0f}) {
+      CAPTURE(Engine::name, classes, T);
+      check_rows<Engine>(with_cross_entropy(kd::formula::partial_kl{}, T, 1), b);
+    }
+  }
+}
+
 }  // namespace kd_test

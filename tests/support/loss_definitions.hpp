@@ -109,6 +109,15 @@ struct definition<formula::forward_kl> {  // Hinton 2015, arXiv:1503.02531
   }
 };
 template <>
+struct definition<formula::partial_kl> {  // arXiv:2503.16870
+  template <class Real>
+  static Real value(const formula::partial_kl&, const defined_row<Real>& r) {
+    std::vector<double> log_p;
+    for (const double t : r.t) log_p.push_back(t / r.teacher_T);
+    return detail::expected_difference<Real>(log_p, log_p, r.log_q, r.least);
+  }
+};
+template <>
 struct definition<formula::reverse_kl> {  // MiniLLM, arXiv:2306.08543
   template <class Real>
   static Real value(const formula::reverse_kl&, const defined_row<Real>& r) {

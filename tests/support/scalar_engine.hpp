@@ -88,7 +88,7 @@ scalar_loss run_scalar(const Loss& loss, const std::vector<double>& student, con
                       k.student == 0, k.teacher == 0);
     add_logits(loss, k, s.logits);
   }
-  auto r = rows_of<scalar_math>(loss, s, inverse_T, inverse_teacher_T, std::log(s.hard) + max_hard,
+  auto r = rows_of<scalar_math>(loss, s, inverse_T, inverse_teacher_T, max_t, std::log(s.hard) + max_hard,
                                 static_cast<double>(classes), (z[label] - max_z) * inverse_T,
                                 (t[label] - max_t) * inverse_teacher_T, spread);
   // Where all classes of a side are masked these are no numbers, and neither is the loss: but not for want of others

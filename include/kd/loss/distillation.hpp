@@ -10,6 +10,7 @@
 #include "kd/formula/forward_kl.hpp"
 #include "kd/formula/logit_loss.hpp"
 #include "kd/formula/option.hpp"
+#include "kd/loss/teacher_temperature.hpp"
 
 namespace kd::inline KD_ABI {
 
@@ -54,6 +55,7 @@ struct distillation_with {
   void validate() const {
     validate_options(name, *this);
     validate_options(name, divergence);
+    require_teacher_temperature(name, formula());
   }
   /// What the engines compute.
   constexpr auto formula() const {

@@ -6,7 +6,6 @@
 #pragma once
 
 #include <algorithm>
-#include <cmath>
 #include <cstddef>
 #include <string_view>
 #include <type_traits>
@@ -19,7 +18,6 @@
 #include "kd/cpu/exponential.hpp"
 #include "kd/cpu/logit_loss.hpp"
 #include "kd/formula/dist.hpp"
-#include "kd/formula/forward_kl.hpp"
 #include "kd/formula/logit_batch.hpp"
 #include "kd/formula/logit_loss.hpp"
 #include "kd/forward_backward.hpp"
@@ -38,9 +36,6 @@ struct merges_classes<formula::logit_loss<Terms...>>
     : std::bool_constant<((Terms::side == formula::terms::softened && !formula::detail::label_apart_of<Terms>() &&
                            !formula::detail::standardises_of<Terms>() && !std::is_same_v<Terms, formula::dist>)&&...)> {
 };
-template <class Formula>
-inline constexpr bool is_forward_kl = std::is_same_v<Formula, formula::logit_loss<formula::forward_kl>>;
-
 /// For require_arrays: the student's logits and the gradient.
 struct student_alone {
   static constexpr bool needs_teacher = false, needs_label = false;
@@ -54,14 +49,10 @@ void require_merged(const char* name, const Formula& formula, const Batch& batch
                 "hard terms, logit_mse, dkd, dist or standardised_kd. Call it for cross entropy apart, with "
                 "add_to_gradient");
   if (teacher.rest == top_k_rest::spread)
-    reject_argument(name, "the rest must be renormalised, one_bucket or dropped", "spread",
-                    "make dense rows with kd::expand_top_k");
-  if (teacher.rest != top_k_rest::renormalised && formula.teacher_temperature != 1)
-    reject_argument(name, "teacher_temperature must be 1 where the rest is a bucket or dropped",
-                    formula.teacher_temperature, "log-probabilities at another temperature are not known");
-  if (teacher.rest == top_k_rest::dropped && !is_forward_kl<Formula>)
-    reject_argument(name, "the rest may be dropped from forward KL alone", "another loss",
-                    "use renormalised or one_bucket");
+    reject_argument(name, "the rest must be masked or one_bucket", "spread", "make dense rows with kd::expand_top_k");
+  if (teacher.rest == top_k_rest::one_bucket && formula.teacher_temperature != 1)
+    reject_argument(name, "teacher_temperature must be 1 where the rest is one bucket", formula.teacher_temperature,
+                    "log-probabilities at another temperature are not known");
   if (batch.teacher.data != nullptr)
     reject_argument(name, "batch.teacher must be null beside top_k_rows", "two teachers", "leave it out");
   if (teacher.rows != batch.rows || teacher.classes != batch.classes)
@@ -78,16 +69,17 @@ void require_merged(const char* name, const Formula& formula, const Batch& batch
 
 }  // namespace detail
 
-/// The same for a teacher of whom k classes were kept and the rest renormalised, one_bucket or dropped, and losses that
-/// are divergences alone: cross entropy goes in a call of its own that adds to the gradient.
+/// The same for a teacher of whom k classes were kept, the rest masked or one bucket, and losses that are divergences
+/// alone: cross entropy goes in a call of its own that adds to the gradient.
 ///
 ///   kd::forward_backward(kd::weighted_sum{kd::softening{}, kd::weighted_term{1, kd::formula::forward_kl{}}}, batch,
 ///                        kd::top_k_rows{.rows = 128, .classes = 50257, .k = 64, .indices = {i}, .values = {log_p},
 ///                                       .rest = kd::top_k_rest::one_bucket});
 ///
-/// batch.teacher is left out. Labels say which rows are ignored, and what is correct. With one_bucket and dropped the
-/// teacher's temperature must be 1, as the student's need not, and dropped is forward KL's alone. The student is read
-/// twice; about 12 (k + 1) bytes a row are allocated. Throws as above, and as kd::expand_top_k.
+/// batch.teacher is left out. Labels say which rows are ignored, and what is correct. What one bucket has is known at a
+/// teacher's temperature of 1 alone. With partial_kl and masked the rest is dropped, as in losses of the k's log
+/// probabilities. The student is read twice; about 12 (k + 1) bytes a row are allocated. Throws as above, and as
+/// kd::expand_top_k.
 template <class Loss, class Student, class Teacher, class Label, class Gradient, class Value, class Index>
 loss_terms forward_backward(const Loss& loss, const formula::logit_batch<Student, Teacher, Label, Gradient>& batch,
                             const top_k_rows<Value, Index>& teacher, const cpu::device& device = {}) {
@@ -131,32 +123,19 @@ loss_terms forward_backward(const Loss& loss, const formula::logit_batch<Student
   if (!result.finite()) result.fault = merged.place_of(result.fault);
   terms = require_finite(result, name);
 
-  // Where the k keep what they have, p = P p^: the sum is P (KL(p^ || q) + log P), of which the weights have the P.
-  const auto log_kept = [&](std::size_t i) {
-    return teacher.rest == top_k_rest::dropped ? formula.value_scale() * std::log(merged.kept[i]) : 0.0;
-  };
-  double constant = 0;
-  std::size_t correct = 0, agrees = 0;
+  double correct = 0, agrees = 0;
   for (std::size_t i = 0; i < rows.count; ++i) {
-    if (merged.weights[i] > 0) constant += merged.weights[i] * log_kept(i);
     correct += merged.correct[i];
     agrees += merged.agrees[i];
   }
-  terms.accuracy = static_cast<double>(correct) / static_cast<double>(rows.count);
-  terms.teacher_agreement = static_cast<double>(agrees) / static_cast<double>(rows.count);
-  terms.list[0].value += constant;
-  terms.total += formula.template weight<0>() * constant;
+  terms.accuracy = correct / static_cast<double>(rows.count);
+  terms.teacher_agreement = agrees / static_cast<double>(rows.count);
   terms.total /= divide_by;
   for (std::size_t j = 0; j < terms.size; ++j) terms.list[j].value /= divide_by;
   if (batch.row_values) {
     std::fill_n(batch.row_values, batch.rows * values, 0.0);
-    for (std::size_t i = 0; i < rows.count; ++i) {
-      double* const of_row = &row_values[i * values];
-      const double kept = teacher.rest == top_k_rest::dropped ? merged.kept[i] : 1.0;
-      of_row[0] += log_kept(i);
-      of_row[values - 1] += formula.template weight<0>() * log_kept(i);
-      for (std::size_t j = 0; j < values; ++j) batch.row_values[rows[i] * values + j] = kept * of_row[j];
-    }
+    for (std::size_t i = 0; i < rows.count; ++i)
+      std::copy_n(&row_values[i * values], values, batch.row_values + rows[i] * values);
   }
 
   if (!batch.gradient.data) return terms;

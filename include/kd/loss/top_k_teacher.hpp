@@ -18,15 +18,13 @@
 
 namespace kd::inline KD_ABI {
 
-/// What becomes of the classes that were not kept. Values are log-probabilities at a temperature of 1, but for
-/// `renormalised`, which takes logits too. Anshumann et al.: Sparse logit sampling, arXiv:2503.16870, section 3, has
-/// the first two, and shows that renormalised ones make a student too sure.
+/// What becomes of the classes that were not kept. Values are log-probabilities at a temperature of 1; where the rest
+/// is masked and the loss is not partial_kl, logits do as well. Anshumann et al.: Sparse logit sampling,
+/// arXiv:2503.16870, section 3, shows that a k that share all of the probability make a student too sure.
 enum class top_k_rest {
-  renormalised,  ///< they are masked, and the k share all of the probability
-  spread,        ///< they share evenly what the k leave of 1
-  one_bucket,    ///< they are one class, of student and teacher, that has what the k leave of 1
-  dropped,       ///< they are masked, and the k keep what they have: sum p (log p - log q) of the k alone, with
-                 ///< probabilities p that sum to less than 1
+  masked,      ///< they have no probability: the k share all of it, or, with partial_kl, keep what they have
+  spread,      ///< they share evenly what the k leave of 1
+  one_bucket,  ///< they are one class, of student and teacher, that has what the k leave of 1
 };
 
 /// For each row k different classes, in any order, and their values; rows may lie apart.
@@ -37,7 +35,7 @@ struct top_k_rows {
   std::size_t rows = 0, classes = 0, k = 0;
   formula::row_array<const Index> indices = {};
   formula::row_array<const Value> values = {};
-  top_k_rest rest = top_k_rest::renormalised;
+  top_k_rest rest = top_k_rest::masked;
 };
 
 namespace detail {
@@ -77,20 +75,21 @@ void require_top_k(const char* name, const top_k_rows<Value, Index>& from) {
     if (const auto twice = std::adjacent_find(sorted.begin(), end); twice != end)
       reject_argument(name, text("indices of row ", row, " must differ"), text(*twice, " twice"),
                       "name each class once");
-    if (from.rest == top_k_rest::renormalised) continue;
+    if (from.rest == top_k_rest::masked) continue;
     if (const double sum = kept_probability(from, row); sum > 1 + 1e-3)
       reject_argument(name, text("probabilities of row ", row, " must sum to at most 1"), sum,
-                      "pass log-probabilities, or renormalise");
+                      "pass log-probabilities, or mask the rest");
   }
 }
 
 }  // namespace detail
 
-/// Writes the teacher's rows, [rows,classes] logits, for logit_batch::teacher: renormalised or spread. What is one
-/// bucket, or dropped, is no row of logits: see top_k_loss.hpp. A value that is NaN stays one, so that the loss names
-/// row and class. Throws argument_error for k outside [1, 256] or above the classes, null pointers, overlapping rows,
-/// indices that are no classes or stand twice in a row, and, where the rest is spread, probabilities that sum to more
-/// than 1; nothing is written then.
+/// Writes the teacher's rows, [rows,classes] logits, for logit_batch::teacher: masked or spread. One bucket is no row
+/// of logits: see top_k_loss.hpp. A value that is NaN stays one, so that the loss names row and class.
+///
+/// Throws argument_error for k outside [1, 256] or above the classes, null pointers, overlapping rows, indices that are
+/// no classes or stand twice in a row, and, where the rest is spread, probabilities that sum to more than 1; nothing is
+/// written then.
 template <class Value, class Index>
 void expand_top_k(const top_k_rows<Value, Index>& from, const formula::row_array<float>& to,
                   const cpu::device& device = {}) {
@@ -98,8 +97,8 @@ void expand_top_k(const top_k_rows<Value, Index>& from, const formula::row_array
   constexpr const char* name = "kd::expand_top_k";
   constexpr float masked = -std::numeric_limits<float>::infinity();
   if (from.rows == 0) return;
-  if (from.rest != top_k_rest::renormalised && from.rest != top_k_rest::spread)
-    reject_argument(name, "the rest must be renormalised or spread", "a bucket, or what is dropped",
+  if (from.rest == top_k_rest::one_bucket)
+    reject_argument(name, "the rest must be masked or spread", "one_bucket",
                     "call kd::forward_backward with the top_k_rows");
   if (to.data == nullptr)
     reject_argument(name, "the rows to write must not be null", "a null pointer", "pass [rows,classes]");

@@ -9,6 +9,7 @@
 #include "kd/core/options.hpp"
 #include "kd/formula/logit_loss.hpp"
 #include "kd/formula/option.hpp"
+#include "kd/loss/teacher_temperature.hpp"
 
 namespace kd::inline KD_ABI {
 
@@ -61,6 +62,7 @@ struct weighted_sum {
     validate_options(name, soft);
     std::apply([](const auto&... part) { ((validate_options(name, part), validate_options(name, part.term)), ...); },
                terms);
+    require_teacher_temperature(name, formula());
   }
   /// What the engines compute.
   constexpr auto formula() const {

@@ -29,6 +29,7 @@
 ///  How the row is prepared:
 ///   label_apart            sums, value and gradient are those of the other classes, and
 ///     gradient_of_label(row)   is the label's, in probabilities
+///   takes_log_probabilities   the teacher's logits are log-probabilities: T' must be 1
 ///   standardises           logits are divided by their deviation before T: each row and side has a T of its own
 ///  Which rows have no finite loss:
 ///   infinite_where_student_is_0, infinite_where_teacher_is_0   a class that this side alone masks is a fault
@@ -92,6 +93,7 @@ KD_TERM_HAS(needs_teacher, bool, Term::side == terms::softened)
 KD_TERM_HAS(needs_label, bool, false)
 KD_TERM_HAS(label_apart, bool, false)
 KD_TERM_HAS(standardises, bool, false)
+KD_TERM_HAS(takes_log_probabilities, bool, false)
 KD_TERM_HAS(infinite_where_student_is_0, bool, false)
 KD_TERM_HAS(infinite_where_teacher_is_0, bool, false)
 #undef KD_TERM_HAS
@@ -178,6 +180,7 @@ struct logit_loss {
   static constexpr bool reads_teacher_log_gap = (detail::reads_teacher_log_gap_of<Terms>() || ...);
   static constexpr bool label_apart = (detail::label_apart_of<Terms>() || ...);
   static constexpr bool standardises = (detail::standardises_of<Terms>() || ...);
+  static constexpr bool takes_log_probabilities = (detail::takes_log_probabilities_of<Terms>() || ...);
   static constexpr bool infinite_where_student_is_0 = (detail::infinite_where_student_is_0_of<Terms>() || ...);
   static constexpr bool infinite_where_teacher_is_0 = (detail::infinite_where_teacher_is_0_of<Terms>() || ...);
   static constexpr std::size_t logit_sums = (detail::logit_sums_of<Terms>() + ...);
@@ -301,6 +304,7 @@ struct row {
   Real inverse_T, inverse_teacher_T;
   Real log_ratio;    // log(teacher / student), exactly 0 for equal rows
   Real log_teacher;  // log(teacher)
+  Real log_mass;     // log sum exp(t/T')
   Real classes;
   Real label_student, label_teacher;  // label_apart: (z_y - max z)/T and (t_y - max t)/T' of the other classes' maxima
   Real log_sum_exp;                   // log sum exp(z), of all classes; where a term is a hard one

@@ -97,7 +97,7 @@ KD_FORMULA void keep(const Term& term, Row& r) {
 /// @param spread of the student's logits; not read unless the loss standardises
 template <class Math, class Loss, class Real>
 KD_FORMULA rows<Loss, Real, Math> rows_of(const Loss& loss, const sums<Loss, Real>& s, Real inverse_T,
-                                          Real inverse_teacher_T, Real log_sum_exp, Real classes,
+                                          Real inverse_teacher_T, Real teacher_max, Real log_sum_exp, Real classes,
                                           Real label_student = {}, Real label_teacher = {},
                                           const logit_spread<Real>& spread = logit_spread<Real>{}) {
   rows<Loss, Real, Math> all;
@@ -116,6 +116,7 @@ KD_FORMULA rows<Loss, Real, Math> rows_of(const Loss& loss, const sums<Loss, Rea
     r.inverse_teacher_T = inverse_teacher_T;
     r.log_ratio = log_ratio;
     r.log_teacher = log_teacher;
+    r.log_mass = teacher_max * inverse_teacher_T + log_teacher;
     r.log_sum_exp = log_sum_exp;
     r.classes = classes;
     r.label_student = label_student;

@@ -9,6 +9,7 @@
 #include "kd/formula/jeffreys.hpp"
 #include "kd/formula/jensen_shannon.hpp"
 #include "kd/formula/logit_mse.hpp"
+#include "kd/formula/partial_kl.hpp"
 #include "kd/formula/reverse_kl.hpp"
 #include "kd/formula/skewed_kl.hpp"
 #include "kd/formula/smoothed_cross_entropy.hpp"
@@ -26,7 +27,8 @@ struct list {
   static constexpr void each(auto&& function) { (function(Terms{}), ...); }
 };
 
-/// What compares the student with the teacher. Each is offered alone and with cross entropy.
+/// What compares the student with the teacher. Each is offered alone and with cross entropy. partial_kl, whose teacher
+/// has no logits, is not among them.
 using divergences = list<forward_kl, reverse_kl, jeffreys, jensen_shannon, total_variation, alpha_divergence, skewed_kl,
                          skewed_reverse_kl, soft_cross_entropy, logit_mse, dkd, dist, standardised_kd>;
 

@@ -191,7 +191,7 @@ struct whole_row {
     if (student_class == no_class) student_class = 0;
     if (teacher_class == no_class) teacher_class = 0;
     terms = formula::rows_of<float_math>(loss, sums, soft.student.inverse_temperature(),
-                                         soft.teacher.inverse_temperature(), logf(hard_sum) + hard_max,
+                                         soft.teacher.inverse_temperature(), maxima.teacher, logf(hard_sum) + hard_max,
                                          static_cast<float>(classes), label_student, label_teacher, spread.student);
     // Where there is no class but the label apart, nothing is a share of something.
     if (Loss::label_apart && sums.student == 0) student_sum = float_infinity;

@@ -260,7 +260,7 @@ inline void loss_of_block(const Call& a, const counted_rows& rows, std::size_t f
   }
   vector hard_log = {};
   if constexpr (Loss::hardens) hard_log = log_positive<Width>(s.hard);
-  auto r = formula::rows_of<loss_math>(loss, s, inverse, teacher_inverse, vector(hard_log + hard_max),
+  auto r = formula::rows_of<loss_math>(loss, s, inverse, teacher_inverse, t_max, vector(hard_log + hard_max),
                                        splat<Width>(static_cast<float>(classes)), vector((z_label - z_max) * inverse),
                                        vector((t_label - t_max) * teacher_inverse), spread);
 

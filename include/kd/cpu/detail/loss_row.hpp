@@ -322,6 +322,7 @@ inline formula::rows<Loss, float, Math> in_float(const formula::rows<Loss, doubl
     copy(&row::inverse_teacher_T, &float_row::inverse_teacher_T);
     copy(&row::log_ratio, &float_row::log_ratio);
     copy(&row::log_teacher, &float_row::log_teacher);
+    copy(&row::log_mass, &float_row::log_mass);
     copy(&row::classes, &float_row::classes);
     copy(&row::label_student, &float_row::label_student);
     copy(&row::label_teacher, &float_row::label_teacher);
@@ -476,8 +477,8 @@ inline void loss_of_row(const Call& a, std::size_t row, const loss_row_scratch<t
     }
   }
   const double hard_log = Loss::hardens ? std::log(all.sums.hard) : 0.0;
-  auto r = formula::rows_of<loss_math>(loss, all.sums, all.inverse_T, all.inverse_teacher_T, hard_log + hard_max,
-                                       static_cast<double>(slice.all_classes(classes)),
+  auto r = formula::rows_of<loss_math>(loss, all.sums, all.inverse_T, all.inverse_teacher_T, double{all.teacher_max},
+                                       hard_log + hard_max, static_cast<double>(slice.all_classes(classes)),
                                        (double{z_label} - all.student_max) * all.inverse_T,
                                        (double{t_label} - all.teacher_max) * all.inverse_teacher_T, spread);
   auto row_in_float = in_float<Loss, loss_math>(r);

@@ -108,7 +108,6 @@ struct merged_rows {
   std::size_t k = teacher.k, classes = k + 1;
   std::vector<float> student = std::vector<float>(rows.count * classes), teachers = student, gradient = {};
   std::vector<float> weights = std::vector<float>(rows.count), upstream = weights;
-  std::vector<double> kept = std::vector<double>(rows.count, 1.0);  // the teacher's probability of the k
   std::vector<rest_of_row> rest = std::vector<rest_of_row>(rows.count);
   std::vector<std::uint8_t> correct = std::vector<std::uint8_t>(rows.count), agrees = correct;
 
@@ -146,11 +145,10 @@ struct merged_rows {
     const double log_sum = std::log(rest[i].sum) / scale.inverse_temperature();
     z[k] = rest[i].sum == 0 ? masked : static_cast<float>(double{rest[i].max} - double{max} + log_sum);
     t[k] = masked;
-    if (teacher.rest != top_k_rest::renormalised) kept[i] = kd::detail::kept_probability(teacher, row);
-    if (teacher.rest == top_k_rest::one_bucket && k < batch.classes && !(kept[i] >= 1))
-      t[k] = static_cast<float>(std::log1p(-kept[i]));
+    if (teacher.rest == top_k_rest::one_bucket && k < batch.classes)
+      if (const double kept = kd::detail::kept_probability(teacher, row); !(kept >= 1))
+        t[k] = static_cast<float>(std::log1p(-kept));
     weights[i] = batch.row_weights ? batch.row_weights[row] : 1.0f;
-    if (teacher.rest == top_k_rest::dropped) weights[i] *= static_cast<float>(kept[i]);
     const float behind = batch.upstream ? batch.upstream[batch.upstream_per_row ? row : 0] : 1.0f;
     upstream[i] = static_cast<float>(behind / divide_by);
     if (batch.labels.data)
