@@ -47,6 +47,8 @@ void all_updates(kd::type_list<Rules...>, const kd::cuda::stream& s, float* x, s
 void kd_every_kernel(const kd::cuda::stream& s, float* x, kd::kernel::bfloat16* y, std::byte* scratch);
 void kd_every_kernel(const kd::cuda::stream& s, float* x, kd::kernel::bfloat16* y, std::byte* scratch) {
   kd::cuda::for_each(s, 1, double_it{x});
+  kd::cuda::expand_top_k(s, kd::formula::top_k_rows<>{}, {x});
+  kd::cuda::expand_top_k(s, kd::formula::top_k_rows<kd::kernel::bfloat16, std::int64_t>{}, {x});
   losses(s, x, scratch);
   losses(s, y, scratch);
   all_updates(kd::optim::all_rules{}, s, x, scratch);

@@ -9,6 +9,7 @@
 #include "kd/core/error.hpp"
 #include "kd/core/sizes.hpp"
 #include "kd/formula/logit_batch.hpp"
+#include "kd/formula/top_k_rows.hpp"
 
 namespace kd::inline KD_ABI::detail {
 
@@ -79,6 +80,36 @@ void require_arrays(const char* name, const Batch& batch) {
                     "pass an array of its own, or the student's logits themselves, of the same type and strides");
   if (in_place && batch.add_to_gradient)
     reject_argument(name, "a gradient that is added to must not be the student's logits", "arrays that overlap",
+                    "pass an array of its own");
+}
+
+/// Throws argument_error for k outside [1, 256] or above the classes, and arrays that are not there or whose rows
+/// overlap.
+template <class Value, class Index>
+void require_top_k_arrays(const char* name, const formula::top_k_rows<Value, Index>& from) {
+  const std::size_t most = from.most < from.classes ? from.most : from.classes;
+  if (from.k == 0 || from.k > most)
+    reject_argument(name, text("k must lie in [1,", most, "]"), from.k,
+                    "keep fewer classes, or pass the whole row to the loss");
+  if (from.indices.data == nullptr || from.values.data == nullptr)
+    reject_argument(name, "indices and values must not be null", "a null pointer", "pass [rows,k] and [rows,k]");
+  (void)range_of(name, "indices", from.indices, from.k, from.rows, 0);
+  (void)range_of(name, "values", from.values, from.k, from.rows, 0);
+}
+/// The same for what expand_top_k writes, and where the rest is one_bucket.
+template <class Value, class Index>
+void require_expansion(const char* name, const formula::top_k_rows<Value, Index>& from,
+                       const formula::row_array<float>& to) {
+  if (from.rest == formula::top_k_rest::one_bucket)
+    reject_argument(name, "the rest must be masked or spread", "one_bucket",
+                    "call kd::forward_backward with the top_k_rows");
+  require_top_k_arrays(name, from);
+  if (to.data == nullptr)
+    reject_argument(name, "the rows to write must not be null", "a null pointer", "pass [rows,classes]");
+  const memory_range out = range_of(name, "logits", to, from.classes, from.rows, 0);
+  if (out.overlaps(range_of(name, "indices", from.indices, from.k, from.rows, 0)) ||
+      out.overlaps(range_of(name, "values", from.values, from.k, from.rows, 0)))
+    reject_argument(name, "the rows to write must not share memory with indices or values", "arrays that overlap",
                     "pass an array of its own");
 }
 

@@ -14,29 +14,13 @@
 #include "kd/cpu/detail/loss_call.hpp"
 #include "kd/cpu/device.hpp"
 #include "kd/formula/logit_batch.hpp"
+#include "kd/formula/top_k_rows.hpp"
 #include "kd/loss/require_arrays.hpp"
 
 namespace kd::inline KD_ABI {
 
-/// What becomes of the classes that were not kept. Values are log-probabilities at a temperature of 1; where the rest
-/// is masked and the loss is not partial_kl, logits do as well. Anshumann et al.: Sparse logit sampling,
-/// arXiv:2503.16870, section 3, shows that a k that share all of the probability make a student too sure.
-enum class top_k_rest {
-  masked,      ///< they have no probability: the k share all of it, or, with partial_kl, keep what they have
-  spread,      ///< they share evenly what the k leave of 1
-  one_bucket,  ///< they are one class, of student and teacher, that has what the k leave of 1
-};
-
-/// For each row k different classes, in any order, and their values; rows may lie apart.
-template <class Value = float, class Index = std::int32_t>
-struct top_k_rows {
-  static constexpr std::size_t most = 256;
-
-  std::size_t rows = 0, classes = 0, k = 0;
-  formula::row_array<const Index> indices = {};
-  formula::row_array<const Value> values = {};
-  top_k_rest rest = top_k_rest::masked;
-};
+using formula::top_k_rest;
+using formula::top_k_rows;
 
 namespace detail {
 
@@ -49,18 +33,11 @@ double kept_probability(const top_k_rows<Value, Index>& from, std::size_t row) {
   return sum;
 }
 
-/// Throws argument_error for arrays that are not there or overlap, k outside [1, 256] or above the classes, a class
-/// that is none or stands twice in its row, and, where values are log-probabilities, probabilities that sum to more
-/// than 1.
+/// Throws argument_error as require_top_k_arrays, for a class that is none or stands twice in its row, and, where
+/// values must be log-probabilities, for probabilities that sum to more than 1.
 template <class Value, class Index>
 void require_top_k(const char* name, const top_k_rows<Value, Index>& from) {
-  if (from.k == 0 || from.k > from.most || from.k > from.classes)
-    reject_argument(name, text("k must lie in [1,", std::min(from.most, from.classes), "]"), from.k,
-                    "keep fewer classes, or pass the whole row to the loss");
-  if (from.indices.data == nullptr || from.values.data == nullptr)
-    reject_argument(name, "indices and values must not be null", "a null pointer", "pass [rows,k] and [rows,k]");
-  (void)range_of(name, "indices", from.indices, from.k, from.rows, 0);
-  (void)range_of(name, "values", from.values, from.k, from.rows, 0);
+  require_top_k_arrays(name, from);
   for (std::size_t row = 0; row < from.rows; ++row) {
     const Index* const indices = cpu::detail::row_at(from.indices, from.k, 0, row);
     std::array<Index, top_k_rows<>::most> sorted;
@@ -76,7 +53,7 @@ void require_top_k(const char* name, const top_k_rows<Value, Index>& from) {
       reject_argument(name, text("indices of row ", row, " must differ"), text(*twice, " twice"),
                       "name each class once");
     if (from.rest == top_k_rest::masked) continue;
-    if (const double sum = kept_probability(from, row); sum > 1 + 1e-3)
+    if (const double sum = kept_probability(from, row); sum > formula::most_kept_probability)
       reject_argument(name, text("probabilities of row ", row, " must sum to at most 1"), sum,
                       "pass log-probabilities, or mask the rest");
   }
@@ -97,13 +74,8 @@ void expand_top_k(const top_k_rows<Value, Index>& from, const formula::row_array
   constexpr const char* name = "kd::expand_top_k";
   constexpr float masked = -std::numeric_limits<float>::infinity();
   if (from.rows == 0) return;
-  if (from.rest == top_k_rest::one_bucket)
-    reject_argument(name, "the rest must be masked or spread", "one_bucket",
-                    "call kd::forward_backward with the top_k_rows");
-  if (to.data == nullptr)
-    reject_argument(name, "the rows to write must not be null", "a null pointer", "pass [rows,classes]");
+  detail::require_expansion(name, from, to);
   detail::require_top_k(name, from);
-  (void)detail::range_of(name, "logits", to, from.classes, from.rows, 0);
   device.threads().for_each(from.rows, [&](std::size_t row) {
     float rest = masked;
     if (from.rest == top_k_rest::spread && from.k < from.classes) {
