@@ -71,6 +71,9 @@ struct row_of_batch<formula::logit_batch<Student, Teacher, Label, Gradient>> {
   }
 
   __device__ unsigned classes() const { return static_cast<unsigned>(batch.classes); }
+  /// The row's classes wherever they are, and the number of the first that is here: see split_vocabulary.cuh.
+  __device__ unsigned all_classes() const { return classes(); }
+  static __device__ unsigned first_class() { return 0; }
   /// How many of the classes the teacher has.
   __device__ unsigned teacher_classes() const {
     return static_cast<unsigned>(teacher_width() < batch.classes ? teacher_width() : batch.classes);
@@ -119,6 +122,8 @@ struct row_of_batch<dense_batch<Logit>> {
       : batch(batch_), first(row * batch_.classes), label_value(batch_.labels.data ? batch_.labels.data[row] : -1) {}
 
   __device__ unsigned classes() const { return static_cast<unsigned>(batch.classes); }
+  __device__ unsigned all_classes() const { return classes(); }
+  static __device__ unsigned first_class() { return 0; }
   __device__ unsigned teacher_classes() const { return classes(); }
   __device__ const Logit* student() const { return batch.student.data + first; }
   __device__ const Logit* teacher() const { return batch.teacher.data + first; }

@@ -240,7 +240,6 @@ __device__ void join_block(partial_row<Loss, Kind>& row, const softenings& soft)
   for (std::size_t i = 0; i != Loss::moments.size; ++i) row.sums.moments.at[i] = all[moments + i];
 #pragma unroll
   for (std::size_t i = 0; i != Loss::logit_sums; ++i) row.sums.logits.at[i] = all[logits + i];
-  row.uncover(soft);
 }
 
 /// How this thread walks over a row: packs of `width` classes, then the rest singly. Who takes a class depends on
@@ -323,10 +322,24 @@ __device__ row_spread spread_of_block(const Loss& loss, const row_of_batch<Batch
   return spread;
 }
 
+/// Rows whose classes are all here. split_vocabulary.cuh has what exchanges sums with others between the passes.
+struct whole_rows {
+  static constexpr bool reads = true, sums_probabilities = true, ends = true;
+  template <class Row, class Partial>
+  __device__ bool sums(const Row&, Partial&, row_label&) const {
+    return true;
+  }
+  template <class Sums>
+  __device__ bool probabilities(Sums&) const {
+    return true;
+  }
+  __device__ void ignored() const {}
+};
+
 /// One row. Leaves its terms in every thread.
-template <student_exponentials Kind, class Loss, class Batch>
+template <student_exponentials Kind, class Loss, class Batch, class Exchange>
 __device__ loss_row<Loss> loss_of_block_row(const row_of_batch<Batch>& at, const Loss& loss,
-                                            const loss_weights<Loss>& weights, bool adds) {
+                                            const loss_weights<Loss>& weights, bool adds, const Exchange& exchange) {
   constexpr bool takes_teacher = Loss::needs_teacher;
   using Student = std::remove_cvref_t<decltype(*at.student())>;
   using Teacher = std::conditional_t<takes_teacher, std::remove_cvref_t<decltype(*at.teacher())>, Student>;
@@ -358,9 +371,14 @@ __device__ loss_row<Loss> loss_of_block_row(const row_of_batch<Batch>& at, const
   const row_spread spread = spread_of_block(loss, at, over_row);
   const softenings soft(loss, spread);
   partial_row<Loss, Kind> part;
-  over_row([&](unsigned c, const auto& z, const auto& t) { part.add(c, z, t, loss, soft, label); });
-  join_block(part, soft);
-  whole_row<Loss> row(loss, soft, part.maxima, part.sums, label, spread, classes);
+  if constexpr (Exchange::reads) {
+    over_row([&](unsigned c, const auto& z, const auto& t) { part.add(c, z, t, loss, soft, label); });
+    join_block(part, soft);
+  }
+  row_label whole_label = label;
+  if (!exchange.sums(at, part, whole_label)) return {};
+  part.uncover(soft);
+  whole_row<Loss> row(loss, soft, part.maxima, part.sums, whole_label, spread, at.all_classes());
 
   const auto numbers_of = [&](unsigned c, float student_logit, float teacher_logit) {
     const float z = student_seen(loss, student_logit), t = teacher_seen(loss, teacher_logit);
@@ -379,15 +397,18 @@ __device__ loss_row<Loss> loss_of_block_row(const row_of_batch<Batch>& at, const
   if constexpr (Loss::probability_sums > 0) {
     __shared__ float room[Loss::probability_sums][block_row_threads / warp_size];
     formula::few<float, Loss::probability_sums> second = {};
-    over_row([&](unsigned c, const auto& z, const auto& t) {
+    if constexpr (Exchange::sums_probabilities) {
+      over_row([&](unsigned c, const auto& z, const auto& t) {
 #pragma unroll
-      for (unsigned i = 0; i < sizeof z / sizeof z[0]; ++i)
-        formula::add_probabilities(loss, row.terms, row.see(numbers_of(c + i, z[i], t[i])), second);
-    });
-    block_sums(second.at, room);
+        for (unsigned i = 0; i < sizeof z / sizeof z[0]; ++i)
+          formula::add_probabilities(loss, row.terms, row.see(numbers_of(c + i, z[i], t[i])), second);
+      });
+      block_sums(second.at, room);
+    }
+    if (!exchange.probabilities(second)) return {};
     formula::take_probabilities(loss, second, row.terms);
   }
-  loss_row<Loss> result = row.values(loss, label);
+  loss_row<Loss> result = row.values(loss, whole_label);
   result.finite = result.finite && at.weight_is_good();
   if (!at.wants_gradient() || !result.finite) return result;
 
@@ -418,19 +439,20 @@ __device__ loss_row<Loss> loss_of_block_row(const row_of_batch<Batch>& at, const
 }
 
 /// Row blockIdx.x of a batch, with block_row_threads threads; its terms go to terms[blockIdx.x].
-template <class Loss, class Batch>
+template <class Loss, class Batch, class Exchange = whole_rows>
 __device__ void loss_of_block_rows(const Batch& batch, const Loss* loss_in_memory, const counted_rows* counted,
-                                   loss_row<Loss>* terms) {
+                                   loss_row<Loss>* terms, const Exchange& exchange = Exchange{}) {
   const Loss& loss = *loss_in_memory;  // read where it is used: fewer registers than a copy
   const row_of_batch<Batch> at(batch, blockIdx.x);
   loss_row<Loss> result;
   if (at.ignored) {
+    exchange.ignored();
     if (at.wants_gradient() && !batch.add_to_gradient)
       for (unsigned c = threadIdx.x; c < at.classes(); c += block_row_threads) at.gradient()[c] = {};
   } else {
     const loss_weights<Loss> weights(loss, static_cast<float>(divisor_of(batch, counted)));
     const auto run = [&]<student_exponentials Kind>() {
-      result = loss_of_block_row<Kind>(at, loss, weights, batch.add_to_gradient);
+      result = loss_of_block_row<Kind>(at, loss, weights, batch.add_to_gradient, exchange);
     };
     using enum student_exponentials;
     if constexpr (!takes_hard_exponentials<Loss>) {
@@ -446,7 +468,7 @@ __device__ void loss_of_block_rows(const Batch& batch, const Loss* loss_in_memor
         run.template operator()<shared>();
     }
   }
-  if (threadIdx.x != 0) return;
+  if (!Exchange::ends || threadIdx.x != 0) return;
   terms[blockIdx.x] = result;
   if (batch.row_values != nullptr) store_values(loss, result, batch.row_values + blockIdx.x * (Loss::values + 1));
 }

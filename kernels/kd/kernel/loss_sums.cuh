@@ -47,9 +47,11 @@ inline constexpr side_faults student_faults = {loss_fault_kind::student_nan, los
 inline constexpr side_faults teacher_faults = {loss_fault_kind::teacher_nan, loss_fault_kind::teacher_infinite,
                                                loss_fault_kind::teacher_all_masked};
 
-/// The first NaN or plus infinity of a row of logits, or that all are masked; all threads of the block must call.
-template <class Logit>
-__device__ loss_fault_place diagnose_logits(const Logit& x, unsigned classes, side_faults faults, unsigned* room) {
+/// The first NaN or plus infinity of the logits of a row that are here, or, where all are, that all are masked; all
+/// threads of the block must call.
+template <class Logit, class Row>
+__device__ loss_fault_place diagnose_logits(const Logit& x, const Row& row, side_faults faults, unsigned* room) {
+  const unsigned classes = row.classes();
   const unsigned c = first_class(
       classes,
       [&](unsigned i) {
@@ -57,7 +59,8 @@ __device__ loss_fault_place diagnose_logits(const Logit& x, unsigned classes, si
         return value != value || value == float_infinity;
       },
       room);
-  if (c != no_class) return {x(c) == float_infinity ? faults.infinite : faults.nan, c};
+  if (c != no_class) return {x(c) == float_infinity ? faults.infinite : faults.nan, row.first_class() + c};
+  if (classes != row.all_classes()) return {loss_fault_kind::none, 0};
   const bool masked = first_class(
                           classes, [&](unsigned i) { return x(i) != -float_infinity; }, room) == no_class;
   return {masked ? faults.all_masked : loss_fault_kind::none, 0};
@@ -90,26 +93,26 @@ __device__ loss_fault_place diagnose_row(const row_of_batch<Batch>& row) {
   using enum loss_fault_kind;
   __shared__ unsigned room;
   __shared__ unsigned long long wide_room;
-  const unsigned classes = row.classes();
+  const unsigned classes = row.classes(), first = row.first_class();
   const row_label label = row.template label<Loss>();
   if (label.out_of_range) return {label_out_of_range, static_cast<std::uint64_t>(std::int64_t{row.label_value})};
   if (!row.weight_is_good()) return {row_weight, 0};
   const auto student = [&](unsigned c) { return row.student_logit(c); };
   const auto teacher = [&](unsigned c) { return row.teacher_logit(c); };
-  const loss_fault_place in_student = diagnose_logits(student, classes, student_faults, &room);
+  const loss_fault_place in_student = diagnose_logits(student, row, student_faults, &room);
   if (in_student.kind != none) return in_student;
   if constexpr (Loss::needs_teacher) {
-    const loss_fault_place in_teacher = diagnose_logits(teacher, classes, teacher_faults, &room);
+    const loss_fault_place in_teacher = diagnose_logits(teacher, row, teacher_faults, &room);
     if (in_teacher.kind != none) return in_teacher;
   }
-  if (Loss::needs_label && label.student == -float_infinity) return {label_masked, label.at};
+  if (Loss::needs_label && label.student == -float_infinity) return {label_masked, first + label.at};
   if constexpr (Loss::infinite_where_student_is_0) {
     const unsigned c = likeliest_masked(classes, student, teacher, &wide_room);
-    if (c != no_class) return {class_masked_in_student_only, c};
+    if (c != no_class) return {class_masked_in_student_only, first + c};
   }
   if constexpr (Loss::infinite_where_teacher_is_0) {
     const unsigned c = likeliest_masked(classes, teacher, student, &wide_room);
-    if (c != no_class) return {class_masked_in_teacher_only, c};
+    if (c != no_class) return {class_masked_in_teacher_only, first + c};
   }
   return {overflow, 0};
 }
