@@ -369,6 +369,12 @@ inline formula::logit_spread<double> spread_of_row(const T* logits, std::size_t 
   return {sum / counted, exact > 0 ? std::sqrt(exact / (counted - 1)) : 0.0, counted, origin};
 }
 
+/// The exponentials of a row whose logits are divided by their deviation. Not inline: where g++ 12 computes those of
+/// student and teacher in one vector it leaves out the rounding to float of one temperature, and equal rows differ.
+[[gnu::noinline]] inline exponential_scale standardised_scale(float temperature, double deviation) {
+  return exponential_scale(static_cast<float>(temperature * (deviation + double{formula::least_deviation})));
+}
+
 /// Whether a loss reads logits of type T where they lie.
 template <class Loss, class T>
 inline constexpr bool reads_in_place = std::is_same_v<T, float> && !Loss::caps;
@@ -420,9 +426,10 @@ inline void loss_of_row(const Call& a, std::size_t row, const loss_row_scratch<t
     teacher_spread = spread_of_row<Width>(t, known, teacher_seen);
   }
   const auto scale_of = [](float temperature, const formula::logit_spread<double>& of) {
-    return exponential_scale(Loss::standardises
-                                 ? static_cast<float>(temperature * (of.deviation + double{formula::least_deviation}))
-                                 : temperature);
+    if constexpr (Loss::standardises)
+      return standardised_scale(temperature, of.deviation);
+    else
+      return exponential_scale(temperature);
   };
   const exponential_scale scale = scale_of(a.temperature(), spread);
   const exponential_scale teacher_scale = scale_of(a.teacher_temperature(), teacher_spread);
