@@ -1,6 +1,7 @@
 // Every kernel that kd launches, compiled for every architecture: the launchers instantiate them, and what no launcher
 // chooses alone is named here. cuda.registers.every_kernel finds a kernel that is missing.
 #include "every_launcher.hpp"
+#include "kd/formula/jensen_shannon.hpp"
 #include "kd/formula/reverse_kl.hpp"
 #include "kd/loss/cross_entropy.hpp"
 #include "kd/loss/distillation.hpp"
@@ -32,6 +33,22 @@ void losses(const kd::cuda::stream& s, Logit* logits, std::byte* scratch) {
   run<kd::distillation_with<kd::formula::reverse_kl>>(s, logits, scratch);
 }
 
+template <class Loss>
+void slices(const kd::cuda::stream& s, float* x, std::byte* scratch) {
+  kd::formula::logit_batch<float> batch;
+  batch.student = {x};
+  const auto* const loss = reinterpret_cast<const Loss*>(scratch);
+  auto* const rows = reinterpret_cast<kd::cuda::slice_row<Loss>*>(scratch);
+  auto* const second = reinterpret_cast<kd::cuda::slice_sums<Loss>*>(scratch);
+  kd::cuda::read_slice(s, batch, loss, {}, rows);
+  kd::cuda::join_slices(s, loss, 1, 1, rows, rows);
+  if constexpr (Loss::probability_sums > 0) {
+    kd::cuda::sum_slice(s, batch, loss, {}, rows, second);
+    kd::cuda::join_sums<Loss>(s, 1, 1, second, second);
+  }
+  kd::cuda::finish_slice(s, batch, loss, {}, rows, second, scratch, reinterpret_cast<kd::formula::loss_sums*>(scratch));
+}
+
 template <class Rule>
 void updates(const kd::cuda::stream& s, const kd::cuda::update_plan& plan, float* x, std::byte* factors) {
   kd::cuda::update(s, plan, Rule{}, reinterpret_cast<kd::optim::factors_of<Rule>*>(factors), x, x, {}, nullptr);
@@ -51,5 +68,7 @@ void kd_every_kernel(const kd::cuda::stream& s, float* x, kd::kernel::bfloat16* 
   kd::cuda::expand_top_k(s, kd::formula::top_k_rows<kd::kernel::bfloat16, std::int64_t>{}, {x});
   losses(s, x, scratch);
   losses(s, y, scratch);
+  slices<kd::formula_of<kd::distillation>>(s, x, scratch);
+  slices<kd::formula_of<kd::distillation_with<kd::formula::jensen_shannon>>>(s, x, scratch);
   all_updates(kd::optim::all_rules{}, s, x, scratch);
 }
