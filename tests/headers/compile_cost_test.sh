@@ -31,9 +31,10 @@ echo 'int two() { return }' >two.cpp
 says 0 "" "$compile_cost" run --memory=2147483648 -- "$compiler" -c one.cpp -o "$objects/one.cpp.o"
 there "$objects/one.cpp.o.cost"
 says 0 "one: a b/one.cpp" "$compile_cost" table .
-says 0 "1 translation units, 0 faults" "$compile_cost" check . b/one.cpp=100
-says 1 "OVER THE LIMIT OF 0 s" "$compile_cost" check . b/one.cpp=0
-says 1 "b/three.cpp=1: no such translation unit" "$compile_cost" check . b/three.cpp=1
+says 0 "1 translation units, 0 faults" "$compile_cost" check . b/one.cpp b/one.cpp=100
+says 1 "OVER THE LIMIT OF 0 TIMES b/one.cpp" "$compile_cost" check . b/one.cpp b/one.cpp=0
+says 1 "b/three.cpp=1: no such translation unit" "$compile_cost" check . b/one.cpp b/three.cpp=1
+says 1 "b/three.cpp: no such translation unit" "$compile_cost" check . b/three.cpp
 
 # The compiler's exit code and messages come through, and nothing is left to be believed.
 says 1 "error" "$compile_cost" run -- "$compiler" -c two.cpp -o "$objects/one.cpp.o"
@@ -43,12 +44,13 @@ says 127 "no-such-compiler" "$compile_cost" run -- ./no-such-compiler -c one.cpp
 says 3 "limit: 1048576" "$compile_cost" run --memory=1073741824 -- sh -c 'echo "limit: $(ulimit -v)"; exit 3' sh -o one.o
 
 # More than 2 GiB, and a record whose object is gone.
+says 0 "" "$compile_cost" run -- "$compiler" -c one.cpp -o "$objects/one.cpp.o"
 printf '1.00 3000 c++\n.\0true\0' >"$objects/big.cpp.o.cost"
-says 0 "0 faults" "$compile_cost" check .
+says 0 "0 faults" "$compile_cost" check . b/one.cpp
 : >"$objects/big.cpp.o"
-says 1 "OVER 2 GiB" "$compile_cost" check .
+says 1 "OVER 2 GiB" "$compile_cost" check . b/one.cpp
 printf '1.00 3000 cuda\n.\0true\0' >"$objects/big.cpp.o.cost"
-says 0 "0 faults" "$compile_cost" check .
+says 0 "0 faults" "$compile_cost" check . b/one.cpp
 
 # What ptxas says is kept apart; what else the compiler says is not.
 cat >nvcc <<'END'

@@ -32,9 +32,9 @@ template <std::size_t Width, std::size_t Side, class Tile>
     }
 }
 
-/// to[c * Width + l] = rows[l][c] for c < count.
+/// to[c * Width + l] = rows[l][c] for c < count. Not inline, like its inverse: every loss would compile copies of both.
 template <std::size_t Width, std::size_t Side = Width, class T>
-inline void rows_to_lanes(const T* const (&rows)[Width], std::size_t count, float* to) {
+[[gnu::noinline]] void rows_to_lanes(const T* const (&rows)[Width], std::size_t count, float* to) {
   if constexpr (Side >= 4) {
     if (count < Side) return rows_to_lanes<Width, Side / 2>(rows, count, to);
     for_each_square<Width, Side>(
@@ -54,7 +54,7 @@ inline void rows_to_lanes(const T* const (&rows)[Width], std::size_t count, floa
 
 /// rows[l][c] = from[c * Width + l], or more by it, for c < count; rows that are null are left alone.
 template <std::size_t Width, std::size_t Side = Width, class T>
-inline void lanes_to_rows(const float* from, std::size_t count, bool add, T* const (&rows)[Width]) {
+[[gnu::noinline]] void lanes_to_rows(const float* from, std::size_t count, bool add, T* const (&rows)[Width]) {
   if constexpr (Side >= 4) {
     if (count < Side || add) return lanes_to_rows<Width, Side / 2>(from, count, add, rows);
     for_each_square<Width, Side>(
@@ -134,10 +134,12 @@ inline void loss_of_block(const Call& a, const counted_rows& rows, std::size_t f
   // Lanes beyond `count` repeat the last row, so that they hold finite work.
   const auto row_of = [&](std::size_t l) { return rows[first + std::min(l, count - 1)]; };
   const typename Call::Student* z_rows[Width];
+  KD_UNROLL(1)  // of every loop over rows: their addresses take much code
   for (std::size_t l = 0; l < Width; ++l) z_rows[l] = a.student(row_of(l));
   rows_to_lanes<Width>(z_rows, classes, z);
   if constexpr (teacher) {
     const typename Call::Teacher* t_rows[Width];
+    KD_UNROLL(1)
     for (std::size_t l = 0; l < Width; ++l) t_rows[l] = a.teacher(row_of(l));
     const std::size_t known = std::min(classes, a.teacher_classes());
     rows_to_lanes<Width>(t_rows, known, t);
@@ -153,12 +155,17 @@ inline void loss_of_block(const Call& a, const counted_rows& rows, std::size_t f
     }
   std::size_t label[Width] = {};
   vector z_label = {}, t_label = {};
-  if (a.has_labels())
+  if (a.has_labels()) {
+    alignas(64) float z_lanes[Width], t_lanes[Width] = {};
+    KD_UNROLL(1)
     for (std::size_t l = 0; l < Width; ++l) {
       label[l] = a.label(row_of(l));
-      z_label[l] = z[label[l] * Width + l];
-      if constexpr (teacher && Loss::label_apart) t_label[l] = t[label[l] * Width + l];
+      z_lanes[l] = z[label[l] * Width + l];
+      if constexpr (teacher && Loss::label_apart) t_lanes[l] = t[label[l] * Width + l];
     }
+    z_label = load<Width>(z_lanes);
+    t_label = load<Width>(t_lanes);
+  }
   if constexpr (Loss::label_apart)
     for (std::size_t l = 0; l < Width; ++l) {
       z[label[l] * Width + l] = -infinity;
@@ -323,8 +330,10 @@ inline void loss_of_block(const Call& a, const counted_rows& rows, std::size_t f
   }
   if (!a.batch.gradient.data) return;
 
-  vector row_weight;
-  for (std::size_t l = 0; l < Width; ++l) row_weight[l] = a.gradient_weight(row_of(l));
+  alignas(64) float weight_lanes[Width];
+  KD_UNROLL(1)
+  for (std::size_t l = 0; l < Width; ++l) weight_lanes[l] = a.gradient_weight(row_of(l));
+  const vector row_weight = load<Width>(weight_lanes);
   const vector hard_unit = 1.0f / s.hard;
   vector weights[Loss::size], factors[Loss::size];
   Loss::each([&](auto index) {
@@ -352,9 +361,10 @@ inline void loss_of_block(const Call& a, const counted_rows& rows, std::size_t f
   }
   const float less = less_at_label(a);
   typename Call::Gradient* d_rows[Width] = {};
+  KD_UNROLL(1)
   for (std::size_t l = 0; l < count; ++l) {
     if (!out[l].finite) continue;
-    if (Loss::needs_label) z[label[l] * Width + l] -= less * row_weight[l];
+    if (Loss::needs_label) z[label[l] * Width + l] -= less * weight_lanes[l];
     d_rows[l] = a.gradient(rows[first + l]);
   }
   if constexpr (Loss::caps)
