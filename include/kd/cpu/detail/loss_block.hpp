@@ -96,11 +96,12 @@ inline formula::logit_spread<vector_of<Width>> spread_of(const float* logits, co
 
 /// The temperature of a block's exponentials: one, or, where the loss standardises, one of each row.
 template <class Loss, std::size_t Width>
-inline auto scale_of(float temperature, const formula::logit_spread<vector_of<Width>>& spread) {
+inline auto scale_of(const exponential_scale& of_call, float temperature,
+                     const formula::logit_spread<vector_of<Width>>& spread) {
   if constexpr (Loss::standardises)
     return exponential_scales<Width>(temperature * (spread.deviation + formula::least_deviation));
   else
-    return exponential_scale(temperature);
+    return of_call;
 }
 template <std::size_t Width>
 inline vector_of<Width> inverse_temperature(const exponential_scale& scale) {
@@ -191,8 +192,8 @@ inline void loss_of_block(const Call& a, const counted_rows& rows, std::size_t f
     spread = spread_of<Width>(z, z_max, classes);
     teacher_spread = spread_of<Width>(t, t_max, classes);
   }
-  const auto scale = scale_of<Loss, Width>(a.temperature(), spread);
-  const auto teacher_scale = scale_of<Loss, Width>(a.teacher_temperature(), teacher_spread);
+  const auto scale = scale_of<Loss, Width>(a.scale, a.temperature(), spread);
+  const auto teacher_scale = scale_of<Loss, Width>(a.teacher_scale, a.teacher_temperature(), teacher_spread);
   constexpr exponential_scale hard_scale(1.0f);
   const vector inverse = inverse_temperature<Width>(scale), teacher_inverse = inverse_temperature<Width>(teacher_scale);
   const vector T_ratio = vector{} + teacher_scale.log2e_over_t / scale.log2e_over_t;  // exactly 1 where T is T'

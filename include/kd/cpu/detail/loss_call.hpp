@@ -57,6 +57,10 @@ struct loss_call {
   const formula::logit_batch<Student, Teacher, Label, Gradient>& batch;
   double divisor;  // what values and gradients are divided by
   writing how;
+  // Where the loss standardises each row has its own. Here, since their divisions take as long as 10 classes of a row.
+  exponential_scale scale = exponential_scale(temperature());
+  exponential_scale teacher_scale = exponential_scale(teacher_temperature());
+  float T_ratio = static_cast<float>(teacher_scale.inverse_temperature() / scale.inverse_temperature());
 
   /// Without a softened term the temperatures count as 1.
   float temperature() const { return Loss::softens ? loss.temperature : 1.0f; }

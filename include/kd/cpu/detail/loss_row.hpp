@@ -77,13 +77,21 @@ inline std::size_t first_position(const T* from, std::size_t count, float value,
   constexpr std::size_t group = 8 * Width;
   std::size_t i = 0;
   const vector_of<Width> wanted = splat<Width>(value);
+  const auto any = [](const integers_of<Width>& found) {
+    return fold_lanes<Width>(found, [](const auto& a, const auto& b) { return a | b; }) != 0;
+  };
   for (; i + group <= count; i += group) {
     integers_of<Width> found = {};
     for (std::size_t j = 0; j < group; j += Width) found |= seen(load<Width>(from + i + j)) == wanted;
-    if (fold_lanes<Width>(found, [](const auto& a, const auto& b) { return a | b; })) break;
+    if (any(found)) break;
   }
-  for (; i < count; ++i)
-    if (seen(splat<Width>(to_float(from[i])))[0] == value) return i;
+  for (; i < count; i += Width) {
+    const integers_of<Width> found = seen(load_of<Width>(from, i, count)) == wanted;
+    if (!any(found)) continue;
+    std::size_t lane = 0;
+    while (found[lane] == 0) ++lane;
+    return i + lane;
+  }
   return 0;
 }
 
@@ -425,19 +433,17 @@ inline void loss_of_row(const Call& a, std::size_t row, const loss_row_scratch<t
     spread = spread_of_row<Width>(z, classes, student_seen);
     teacher_spread = spread_of_row<Width>(t, known, teacher_seen);
   }
-  const auto scale_of = [](float temperature, const formula::logit_spread<double>& of) {
-    if constexpr (Loss::standardises)
-      return standardised_scale(temperature, of.deviation);
-    else
-      return exponential_scale(temperature);
-  };
-  const exponential_scale scale = scale_of(a.temperature(), spread);
-  const exponential_scale teacher_scale = scale_of(a.teacher_temperature(), teacher_spread);
+  exponential_scale scale = a.scale, teacher_scale = a.teacher_scale;
+  float T_ratio = a.T_ratio;
+  if constexpr (Loss::standardises) {
+    scale = standardised_scale(a.temperature(), spread.deviation);
+    teacher_scale = standardised_scale(a.teacher_temperature(), teacher_spread.deviation);
+    T_ratio = static_cast<float>(teacher_scale.inverse_temperature() / scale.inverse_temperature());
+  }
 
   row_sums<Loss> all;
   all.inverse_T = scale.inverse_temperature();
   all.inverse_teacher_T = teacher_scale.inverse_temperature();
-  const auto T_ratio = static_cast<float>(all.inverse_teacher_T / all.inverse_T);
   for (size_t i = 0; i < tiles; ++i) {
     const size_t first = i * loss_tile_classes, count = size_of(i);
     const size_t hidden = Loss::label_apart && here >= first ? here - first : count;
