@@ -55,7 +55,7 @@ struct distillation_with {
   void validate() const {
     validate_options(name, *this);
     validate_options(name, divergence);
-    require_teacher_temperature(name, formula());
+    require_teacher_temperature<Divergence>(name, temperature, teacher_temperature);
   }
   /// What the engines compute.
   constexpr auto formula() const {

@@ -62,7 +62,7 @@ struct weighted_sum {
     validate_options(name, soft);
     std::apply([](const auto&... part) { ((validate_options(name, part), validate_options(name, part.term)), ...); },
                terms);
-    require_teacher_temperature(name, formula());
+    require_teacher_temperature<Terms...>(name, soft.temperature, soft.teacher_temperature);
   }
   /// What the engines compute.
   constexpr auto formula() const {

@@ -180,7 +180,6 @@ struct logit_loss {
   static constexpr bool reads_teacher_log_gap = (detail::reads_teacher_log_gap_of<Terms>() || ...);
   static constexpr bool label_apart = (detail::label_apart_of<Terms>() || ...);
   static constexpr bool standardises = (detail::standardises_of<Terms>() || ...);
-  static constexpr bool takes_log_probabilities = (detail::takes_log_probabilities_of<Terms>() || ...);
   static constexpr bool infinite_where_student_is_0 = (detail::infinite_where_student_is_0_of<Terms>() || ...);
   static constexpr bool infinite_where_teacher_is_0 = (detail::infinite_where_teacher_is_0_of<Terms>() || ...);
   static constexpr std::size_t logit_sums = (detail::logit_sums_of<Terms>() + ...);
