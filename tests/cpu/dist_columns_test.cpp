@@ -8,78 +8,18 @@
 
 #include "support/catch.hpp"
 #include "support/compare.hpp"
-#include "support/loss_edge_rows.hpp"
+#include "support/dist_columns_definition.hpp"
 #include "support/message.hpp"
-#include "support/traced.hpp"
 
 using namespace kd_test;
 
 namespace {
 
-struct batch_of_logits {
-  std::size_t rows, classes;
-  std::vector<float> student, teacher;
-};
-batch_of_logits random_batch(std::size_t rows, std::size_t classes, std::uint32_t which = 3) {
-  return {rows, classes, spread_logits(rows * classes, 6, which), spread_logits(rows * classes, 9, which + 1)};
-}
-
-struct outcome {
-  double value = 0;
-  double narrowness = 0;  // the largest mean of a column over its deviation, by which rounding grows
-  std::vector<double> d_student;
-};
-
-/// The paper's equation (8), in float64, its derivative by every logit.
-outcome define(const batch_of_logits& b, double T, double teacher_T, double factor) {
-  using kd_test::traced;
-  std::vector<traced> z, q, p;
-  for (const float x : b.student) z.push_back(traced::variable(double{x}));
-  const auto soften = [&](auto&& logit, double temperature, std::vector<traced>& to) {
-    for (std::size_t row = 0; row < b.rows; ++row) {
-      double max = -INFINITY;
-      for (std::size_t c = 0; c < b.classes; ++c) max = std::max(max, traced(logit(row, c)).value());
-      std::vector<traced> e;
-      traced sum = 0;
-      for (std::size_t c = 0; c < b.classes; ++c) {
-        const traced x = logit(row, c);
-        e.push_back(std::isinf(x.value()) ? traced(0) : exp((x - max) / temperature));
-        sum = sum + e.back();
-      }
-      for (const traced& one : e) to.push_back(one / sum);
-    }
-  };
-  soften([&](std::size_t row, std::size_t c) { return z[row * b.classes + c]; }, T, q);
-  soften([&](std::size_t row, std::size_t c) { return traced(double{b.teacher[row * b.classes + c]}); }, teacher_T, p);
-  traced total = 0;
-  double narrowness = 0;
-  const double n = static_cast<double>(b.rows);
-  for (std::size_t c = 0; c < b.classes; ++c) {
-    traced q_mean = 0, p_mean = 0, qq = 0, pp = 0, qp = 0;
-    for (std::size_t row = 0; row < b.rows; ++row)
-      q_mean = q_mean + q[row * b.classes + c] / n, p_mean = p_mean + p[row * b.classes + c] / n;
-    for (std::size_t row = 0; row < b.rows; ++row) {
-      const traced dq = q[row * b.classes + c] - q_mean, dp = p[row * b.classes + c] - p_mean;
-      qq = qq + dq * dq, pp = pp + dp * dp, qp = qp + dq * dp;
-    }
-    const bool related = qq.value() > 1e-20 && pp.value() > 1e-20;
-    if (related)
-      narrowness = std::max(
-          {narrowness, q_mean.value() / std::sqrt(qq.value() / n), p_mean.value() / std::sqrt(pp.value() / n)});
-    total = total + (related ? traced(1) - qp / sqrt(qq * pp) : traced(1));
-  }
-  total = total * (factor / static_cast<double>(b.classes));
-  outcome out{total.value(), narrowness, {}};
-  const std::vector<double> d = total.derivatives();
-  for (const traced& x : z) out.d_student.push_back(d[x.place()]);
-  return out;
-}
-
 struct call_outcome {
   double value = 0;
   std::vector<float> d_student;
 };
-call_outcome run(const batch_of_logits& b, const kd::dist_columns& loss, int threads = 1, float before = 7,
+call_outcome run(const columns_batch& b, const kd::dist_columns& loss, int threads = 1, float before = 7,
                  bool add = false) {
   call_outcome out{0, std::vector<float>(b.student.size(), before)};
   std::vector<std::byte> scratch(kd::cpu::dist_columns_scratch(b.rows, b.classes), std::byte{0xFF});
@@ -101,49 +41,49 @@ TEST_CASE("dist_columns: value and gradient are the definition's", "[cpu][dist_c
     for (const std::size_t rows : {2u, 3u, 20u})
       for (const float T : {1.0f, 4.0f}) {
         CAPTURE(classes, rows, T);
-        const batch_of_logits b = random_batch(rows, classes);
-        const outcome want = define(b, T, 2 * T, 0.5 * T * T);
+        const columns_batch b = random_columns(rows, classes);
+        const columns_definition want = define_columns(b, T, 2 * T, 0.5 * T * T);
         const call_outcome got = run(b, {.temperature = T, .teacher_temperature = 2 * T, .weight = 0.5f});
         CHECK(near(got.value, want.value, {.relative = 2e-5, .scale_at_least = 1}));
         CAPTURE(want.narrowness);
         CHECK(near(got.d_student, want.d_student,
                    {.absolute = T * T * (5e-6 + 1e-7 * want.narrowness), .of_largest = 1e-4}, "d_student"));
       }
-  const batch_of_logits b = random_batch(5, 20);
+  const columns_batch b = random_columns(5, 20);
   CHECK(near(run(b, {.temperature = 4, .times_temperature_squared = false}).value * 16,
              run(b, {.temperature = 4}).value, {.relative = 1e-12}));
 }
 
 TEST_CASE("dist_columns: equal logits are related wholly, one row and constant columns not at all",
           "[cpu][dist_columns]") {
-  batch_of_logits b = random_batch(12, 30);
+  columns_batch b = random_columns(12, 30);
   b.teacher = b.student;
   const call_outcome equal = run(b, {.temperature = 1});
   CHECK(near(equal.value, 0, {.absolute = 1e-6}));
   CHECK(near(equal.d_student, std::vector<double>(b.student.size()), {.absolute = 1e-6}, "d_student"));
 
-  const call_outcome one = run(random_batch(1, 30), {.temperature = 2});
+  const call_outcome one = run(random_columns(1, 30), {.temperature = 2});
   CHECK(one.value == 4.0);
   CHECK(one.d_student == std::vector<float>(30, 0.0f));
-  batch_of_logits same = random_batch(4, 30);
+  columns_batch same = random_columns(4, 30);
   for (std::size_t i = 30; i < same.student.size(); ++i) same.student[i] = same.student[i % 30];
   const call_outcome constant = run(same, {.temperature = 1});
   CHECK(constant.value == 1.0);
   CHECK(constant.d_student == std::vector<float>(same.student.size(), 0.0f));
-  CHECK(run(batch_of_logits{0, 30, {}, {}}, {}).value == 0.0);
+  CHECK(run(columns_batch{0, 30, {}, {}}, {}).value == 0.0);
 }
 
 TEST_CASE("dist_columns: masked classes have probability 0, the order of the rows does not matter",
           "[cpu][dist_columns]") {
-  batch_of_logits b = random_batch(6, 21);
+  columns_batch b = random_columns(6, 21);
   for (std::size_t row = 0; row < 6; ++row) b.student[row * 21 + 4] = b.teacher[row * 21 + 4] = -INFINITY;
   b.student[2 * 21 + 7] = -INFINITY;
-  const outcome want = define(b, 2, 2, 4);
+  const columns_definition want = define_columns(b, 2, 2, 4);
   const call_outcome got = run(b, {.temperature = 2});
   CHECK(near(got.value, want.value, {.relative = 2e-5, .scale_at_least = 1}));
   CHECK(near(got.d_student, want.d_student, {.absolute = 2e-5, .of_largest = 1e-4}, "d_student"));
 
-  batch_of_logits turned = b;
+  columns_batch turned = b;
   for (auto* logits : {&turned.student, &turned.teacher})
     std::rotate(logits->begin(), logits->begin() + 21, logits->end());
   CHECK(near(run(turned, {.temperature = 2}).value, got.value, {.relative = 1e-12}));
@@ -151,7 +91,7 @@ TEST_CASE("dist_columns: masked classes have probability 0, the order of the row
 
 TEST_CASE("dist_columns: the same bits for any number of threads; the gradient is added where that is asked",
           "[cpu][dist_columns]") {
-  const batch_of_logits b = random_batch(33, 150);
+  const columns_batch b = random_columns(33, 150);
   const call_outcome one = run(b, {});
   for (const int threads : {2, 5}) {
     const call_outcome more = run(b, {}, threads);
@@ -163,7 +103,7 @@ TEST_CASE("dist_columns: the same bits for any number of threads; the gradient i
 }
 
 TEST_CASE("dist_columns: what cannot be is named, and nothing is written", "[cpu][dist_columns][errors]") {
-  batch_of_logits b = random_batch(4, 9);
+  columns_batch b = random_columns(4, 9);
   std::vector<float> d(36, 7.0f);
   std::vector<std::byte> scratch(kd::cpu::dist_columns_scratch(4, 9));
   kd::formula::logit_batch<float> batch{
