@@ -175,6 +175,8 @@ TEST_CASE("top_k_loss: a batch is the sum of its rows, each with its weight", "[
       for (std::size_t row = 0; row < b.rows; ++row)
         std::copy_n(b.student.data() + row * classes, classes, student.data() + row * stride);
       std::vector<double> row_values(b.rows * 3, 7.0);
+      kept_rows odd = b;
+      odd.indices[k] = -1;  // of the row that is ignored
       const kd::loss_terms got =
           kd::forward_backward(loss,
                                kd::logit_batch<float, float, std::int64_t>{.rows = b.rows,
@@ -188,7 +190,7 @@ TEST_CASE("top_k_loss: a batch is the sum of its rows, each with its weight", "[
                                                                            .gradient = {gradient.data()},
                                                                            .add_to_gradient = true,
                                                                            .row_values = row_values.data()},
-                               b.teacher(rest));
+                               odd.teacher(rest));
       const double divide_by = by == rows ? 6 : by == valid_rows ? 5 : by == weights ? 5.5 : 1;
       double total = 0, soft = 0, agrees = 0, correct = 0;
       for (std::size_t row = 0; row < b.rows; ++row) {

@@ -59,12 +59,12 @@ void require_merged(const char* name, const Formula& formula, const Batch& batch
     reject_argument(name, text("top_k_rows must have ", batch.rows, " rows of ", batch.classes, " classes"),
                     text(teacher.rows, " of ", teacher.classes), "keep the teacher's classes of the student's rows");
   require_arrays<student_alone>(name, batch);
+  require_top_k_arrays(name, teacher);
   const memory_range gradient = range_of(name, "gradient", batch.gradient, batch.classes, batch.rows, batch.group_rows);
   if (gradient.overlaps(range_of(name, "indices", teacher.indices, teacher.k, teacher.rows, 0)) ||
       gradient.overlaps(range_of(name, "values", teacher.values, teacher.k, teacher.rows, 0)))
     reject_argument(name, "the gradient must not share memory with top_k_rows", "arrays that overlap",
                     "pass an array of its own");
-  require_top_k(name, teacher);
 }
 
 }  // namespace detail
@@ -76,10 +76,10 @@ void require_merged(const char* name, const Formula& formula, const Batch& batch
 ///                        kd::top_k_rows{.rows = 128, .classes = 50257, .k = 64, .indices = {i}, .values = {log_p},
 ///                                       .rest = kd::top_k_rest::one_bucket});
 ///
-/// batch.teacher is left out. Labels say which rows are ignored, and what is correct. What one bucket has is known at a
-/// teacher's temperature of 1 alone. With partial_kl and masked the rest is dropped, as in losses of the k's log
-/// probabilities. The student is read twice; about 12 (k + 1) bytes a row are allocated. Throws as above, and as
-/// kd::expand_top_k.
+/// batch.teacher is left out. Labels say which rows are ignored, whose classes are not looked at, and what is correct.
+/// What one bucket has is known at a teacher's temperature of 1 alone. With partial_kl and masked the rest is dropped,
+/// as in losses of the k's log probabilities. The student is read twice; about 12 (k + 1) bytes a row are allocated.
+/// Throws as above, and as kd::expand_top_k.
 template <class Loss, class Student, class Teacher, class Label, class Gradient, class Value, class Index>
 loss_terms forward_backward(const Loss& loss, const formula::logit_batch<Student, Teacher, Label, Gradient>& batch,
                             const top_k_rows<Value, Index>& teacher, const cpu::device& device = {}) {
@@ -94,6 +94,7 @@ loss_terms forward_backward(const Loss& loss, const formula::logit_batch<Student
   std::vector<std::size_t> list(batch.rows);
   const auto rows = cpu::detail::rows_counted(name, batch, batch.classes, list.data());
   const double divide_by = cpu::detail::divisor_of(batch, rows);
+  for (std::size_t i = 0; i < rows.count; ++i) detail::require_top_k_row(name, teacher, rows[i]);
   if (rows.count == 0) {
     cpu::detail::clear_ignored(batch, rows);
     return terms;

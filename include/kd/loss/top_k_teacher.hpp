@@ -33,30 +33,26 @@ double kept_probability(const top_k_rows<Value, Index>& from, std::size_t row) {
   return sum;
 }
 
-/// Throws argument_error as require_top_k_arrays, for a class that is none or stands twice in its row, and, where
-/// values must be log-probabilities, for probabilities that sum to more than 1.
+/// Throws argument_error for a class that is none or stands twice in the row, and, where values must be
+/// log-probabilities, for probabilities that sum to more than 1.
 template <class Value, class Index>
-void require_top_k(const char* name, const top_k_rows<Value, Index>& from) {
-  require_top_k_arrays(name, from);
-  for (std::size_t row = 0; row < from.rows; ++row) {
-    const Index* const indices = cpu::detail::row_at(from.indices, from.k, 0, row);
-    std::array<Index, top_k_rows<>::most> sorted;
-    for (std::size_t i = 0; i < from.k; ++i) {
-      if (indices[i] < 0 || static_cast<std::uint64_t>(indices[i]) >= from.classes)
-        reject_argument(name, text("indices of row ", row, " must lie in [0,", from.classes, ")"), indices[i],
-                        "check the vocabulary");
-      sorted[i] = indices[i];
-    }
-    const auto end = sorted.begin() + static_cast<std::ptrdiff_t>(from.k);
-    std::sort(sorted.begin(), end);
-    if (const auto twice = std::adjacent_find(sorted.begin(), end); twice != end)
-      reject_argument(name, text("indices of row ", row, " must differ"), text(*twice, " twice"),
-                      "name each class once");
-    if (from.rest == top_k_rest::masked) continue;
-    if (const double sum = kept_probability(from, row); sum > formula::most_kept_probability)
-      reject_argument(name, text("probabilities of row ", row, " must sum to at most 1"), sum,
-                      "pass log-probabilities, or mask the rest");
+void require_top_k_row(const char* name, const top_k_rows<Value, Index>& from, std::size_t row) {
+  const Index* const indices = cpu::detail::row_at(from.indices, from.k, 0, row);
+  std::array<Index, top_k_rows<>::most> sorted;
+  for (std::size_t i = 0; i < from.k; ++i) {
+    if (indices[i] < 0 || static_cast<std::uint64_t>(indices[i]) >= from.classes)
+      reject_argument(name, text("indices of row ", row, " must lie in [0,", from.classes, ")"), indices[i],
+                      "check the vocabulary");
+    sorted[i] = indices[i];
   }
+  const auto end = sorted.begin() + static_cast<std::ptrdiff_t>(from.k);
+  std::sort(sorted.begin(), end);
+  if (const auto twice = std::adjacent_find(sorted.begin(), end); twice != end)
+    reject_argument(name, text("indices of row ", row, " must differ"), text(*twice, " twice"), "name each class once");
+  if (from.rest == top_k_rest::masked) return;
+  if (const double sum = kept_probability(from, row); sum > formula::most_kept_probability)
+    reject_argument(name, text("probabilities of row ", row, " must sum to at most 1"), sum,
+                    "pass log-probabilities, or mask the rest");
 }
 
 }  // namespace detail
@@ -75,7 +71,7 @@ void expand_top_k(const top_k_rows<Value, Index>& from, const formula::row_array
   constexpr float masked = -std::numeric_limits<float>::infinity();
   if (from.rows == 0) return;
   detail::require_expansion(name, from, to);
-  detail::require_top_k(name, from);
+  for (std::size_t row = 0; row < from.rows; ++row) detail::require_top_k_row(name, from, row);
   device.threads().for_each(from.rows, [&](std::size_t row) {
     float rest = masked;
     if (from.rest == top_k_rest::spread && from.k < from.classes) {

@@ -149,8 +149,8 @@ struct merged_rows {
       if (const double kept = kd::detail::kept_probability(teacher, row); !(kept >= 1))
         t[k] = static_cast<float>(std::log1p(-kept));
     weights[i] = batch.row_weights ? batch.row_weights[row] : 1.0f;
-    const float behind = batch.upstream ? batch.upstream[batch.upstream_per_row ? row : 0] : 1.0f;
-    upstream[i] = static_cast<float>(behind / divide_by);
+    const float factor = batch.upstream ? batch.upstream[batch.upstream_per_row ? row : 0] : 1.0f;
+    upstream[i] = static_cast<float>(factor / divide_by);
     if (batch.labels.data)
       correct[i] = largest == static_cast<std::size_t>(*row_at(batch.labels, 1, batch.group_rows, row));
     agrees[i] = largest == teacher_largest;
