@@ -49,6 +49,15 @@ void slices(const kd::cuda::stream& s, float* x, std::byte* scratch) {
   kd::cuda::finish_slice(s, batch, loss, {}, rows, second, scratch, reinterpret_cast<kd::formula::loss_sums*>(scratch));
 }
 
+template <class Loss>
+void top_k(const kd::cuda::stream& s, float* x, std::byte* scratch) {
+  kd::formula::logit_batch<float> batch;
+  batch.student = {x};
+  batch.gradient = {x};
+  kd::cuda::logit_loss_forward_backward(s, batch, kd::formula::top_k_rows<>{}, reinterpret_cast<const Loss*>(scratch),
+                                        scratch, reinterpret_cast<kd::formula::loss_sums*>(scratch));
+}
+
 template <class Rule>
 void updates(const kd::cuda::stream& s, const kd::cuda::update_plan& plan, float* x, std::byte* factors) {
   kd::cuda::update(s, plan, Rule{}, reinterpret_cast<kd::optim::factors_of<Rule>*>(factors), x, x, {}, nullptr);
@@ -70,6 +79,7 @@ void kd_every_kernel(const kd::cuda::stream& s, float* x, kd::kernel::bfloat16* 
                                           {}, scratch, nullptr);
   losses(s, x, scratch);
   losses(s, y, scratch);
+  top_k<kd::formula::logit_loss<kd::formula::forward_kl>>(s, x, scratch);
   slices<kd::formula_of<kd::distillation>>(s, x, scratch);
   slices<kd::formula_of<kd::distillation_with<kd::formula::jensen_shannon>>>(s, x, scratch);
   all_updates(kd::optim::all_rules{}, s, x, scratch);

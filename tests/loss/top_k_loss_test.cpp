@@ -341,7 +341,7 @@ TEST_CASE("top_k_loss: what cannot be is named, and nothing is written", "[loss]
   const auto kl = alone(kd::formula::forward_kl{}, 2);
   auto rows = teacher;
   rows.rest = top_k_rest::spread;
-  CHECK(holds(message(kl, good, rows), "masked or one_bucket", "kd::expand_top_k"));
+  CHECK(holds(message(kl, good, rows), "masked or one_bucket", "expand_top_k"));
   CHECK(holds(message(alone(kd::formula::forward_kl{}, 2, 0), good, teacher), "teacher_temperature must be 1",
               "received 2"));
   rows.rest = top_k_rest::masked;

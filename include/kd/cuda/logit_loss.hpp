@@ -99,9 +99,7 @@ struct KD_HIDDEN loss_launches {
            kernel::logit_loss_in_registers<Lanes, Values, Fold, Loss, Batch>, batch, wide, loss, counted, terms, sums);
   }
   void run(loss_variant variant) const {
-    using enum formula::divisor;
-    if (batch.divide_by == valid_rows || batch.divide_by == weights)
-      launch(s, "count_rows", 1, kernel::fold_loss_threads, 0, kernel::count_rows<Batch>, batch, counted);
+    count();
     if (variant == loss_variant::one_block) {
       // Whole warps, four rows in each.
       const std::size_t threads = (batch.rows + 3) / 4 * kernel::warp_size;
@@ -115,11 +113,17 @@ struct KD_HIDDEN loss_launches {
     else
       launch(s, "logit_loss_by_block", blocks_for(batch.rows, 1), kernel::block_row_threads, 0,
              kernel::logit_loss_by_block<Loss, Batch>, batch, loss, counted, terms);
+    fold();
+  }
+  void count() const {
+    using enum formula::divisor;
+    if (batch.divide_by == valid_rows || batch.divide_by == weights)
+      launch(s, "count_rows", 1, kernel::fold_loss_threads, 0, kernel::count_rows<Batch>, batch, counted);
+  }
+  void fold() const {
     launch(s, "fold_loss_rows", 1, kernel::fold_loss_threads, 0, kernel::fold_loss_rows<Loss, Batch>, batch, loss,
            counted, terms, sums);
   }
-
- private:
   void rows_in_registers() const {
     // Small batches go as single warps, so that they spread over the multiprocessors (132 on an H100).
     constexpr unsigned most_threads = kernel::register_rows_threads<2, false, Loss, Batch>;

@@ -8,7 +8,6 @@
 #include <algorithm>
 #include <cstddef>
 #include <string_view>
-#include <type_traits>
 #include <vector>
 
 #include "kd/core/abi.hpp"
@@ -17,58 +16,14 @@
 #include "kd/cpu/device.hpp"
 #include "kd/cpu/exponential.hpp"
 #include "kd/cpu/logit_loss.hpp"
-#include "kd/formula/dist.hpp"
 #include "kd/formula/logit_batch.hpp"
-#include "kd/formula/logit_loss.hpp"
 #include "kd/forward_backward.hpp"
 #include "kd/loss/formula_of.hpp"
 #include "kd/loss/loss_terms.hpp"
-#include "kd/loss/require_arrays.hpp"
+#include "kd/loss/require_merged.hpp"
 #include "kd/loss/top_k_teacher.hpp"
 
 namespace kd::inline KD_ABI {
-namespace detail {
-
-template <class Formula>
-struct merges_classes : std::false_type {};
-template <class... Terms>
-struct merges_classes<formula::logit_loss<Terms...>>
-    : std::bool_constant<((Terms::side == formula::terms::softened && !formula::detail::label_apart_of<Terms>() &&
-                           !formula::detail::standardises_of<Terms>() && !std::is_same_v<Terms, formula::dist>)&&...)> {
-};
-/// For require_arrays: the student's logits and the gradient.
-struct student_alone {
-  static constexpr bool needs_teacher = false, needs_label = false;
-};
-
-/// Throws argument_error for what a loss of top_k_rows cannot be.
-template <class Formula, class Batch, class Rows>
-void require_merged(const char* name, const Formula& formula, const Batch& batch, const Rows& teacher) {
-  static_assert(merges_classes<Formula>::value,
-                "kd::forward_backward: with top_k_rows a loss is made of divergences of distributions alone, without "
-                "hard terms, logit_mse, dkd, dist or standardised_kd. Call it for cross entropy apart, with "
-                "add_to_gradient");
-  if (teacher.rest == top_k_rest::spread)
-    reject_argument(name, "the rest must be masked or one_bucket", "spread", "make dense rows with kd::expand_top_k");
-  if (teacher.rest == top_k_rest::one_bucket && formula.teacher_temperature != 1)
-    reject_argument(name, "teacher_temperature must be 1 where the rest is one bucket", formula.teacher_temperature,
-                    "log-probabilities at another temperature are not known");
-  if (batch.teacher.data != nullptr)
-    reject_argument(name, "batch.teacher must be null beside top_k_rows", "two teachers", "leave it out");
-  if (teacher.rows != batch.rows || teacher.classes != batch.classes)
-    reject_argument(name, text("top_k_rows must have ", batch.rows, " rows of ", batch.classes, " classes"),
-                    text(teacher.rows, " of ", teacher.classes), "keep the teacher's classes of the student's rows");
-  require_arrays<student_alone>(name, batch);
-  require_top_k_arrays(name, teacher);
-  const memory_range gradient = range_of(name, "gradient", batch.gradient, batch.classes, batch.rows, batch.group_rows);
-  if (gradient.overlaps(range_of(name, "indices", teacher.indices, teacher.k, teacher.rows, 0)) ||
-      gradient.overlaps(range_of(name, "values", teacher.values, teacher.k, teacher.rows, 0)))
-    reject_argument(name, "the gradient must not share memory with top_k_rows", "arrays that overlap",
-                    "pass an array of its own");
-}
-
-}  // namespace detail
-
 /// The same for a teacher of whom k classes were kept, the rest masked or one bucket, and losses that are divergences
 /// alone: cross entropy goes in a call of its own that adds to the gradient.
 ///
@@ -90,7 +45,10 @@ loss_terms forward_backward(const Loss& loss, const formula::logit_batch<Student
   loss_terms terms;
   for (const std::string_view value : value_names<Formula>) terms.list[terms.size++].name = value;
   if (batch.rows == 0) return terms;
-  detail::require_merged(name, formula, batch, teacher);
+  detail::require_merged<Formula>(name, batch, teacher);
+  if (teacher.rest == top_k_rest::one_bucket && formula.teacher_temperature != 1)
+    reject_argument(name, "teacher_temperature must be 1 where the rest is one bucket", formula.teacher_temperature,
+                    "log-probabilities at another temperature are not known");
   std::vector<std::size_t> list(batch.rows);
   const auto rows = cpu::detail::rows_counted(name, batch, batch.classes, list.data());
   const double divide_by = cpu::detail::divisor_of(batch, rows);
