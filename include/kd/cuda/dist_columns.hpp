@@ -59,11 +59,12 @@ KD_HIDDEN inline void dist_columns_forward_backward(stream_view s, const formula
       .values = values,
       .result = result};
   constexpr unsigned threads = kernel::column_threads;
-  launch(s, "soften_rows", blocks_for(rows, 1), threads, 0, kernel::soften_rows, call);
-  launch(s, "relate_columns", blocks_for(classes, kernel::column_strip), threads, 0, kernel::relate_columns, call);
-  launch(s, "sum_columns", 1, threads, 0, kernel::sum_columns, call);
+  launch(s, "soften_rows", blocks_for(rows, 1), threads, 0, kernel::soften_rows<threads>, call);
+  launch(s, "relate_columns", blocks_for(classes, kernel::column_strip), threads, 0, kernel::relate_columns<threads>,
+         call);
+  launch(s, "sum_columns", 1, threads, 0, kernel::sum_columns<threads>, call);
   if (batch.gradient.data)
-    launch(s, "columns_backward", blocks_for(rows, 1), threads, 0, kernel::columns_backward, call);
+    launch(s, "columns_backward", blocks_for(rows, 1), threads, 0, kernel::columns_backward<threads>, call);
 }
 
 /// The value, when the stream is done. Throws non_finite_error, which names the row.

@@ -25,6 +25,7 @@
 #pragma GCC visibility push(hidden)
 namespace kd::kernel::inline KD_KERNEL_ABI {
 
+/// Threads of a block: the kernels are templates on them alone so that many programs may contain them.
 inline constexpr unsigned column_threads = 256, column_strip = 32, column_rows = column_threads / column_strip;
 
 /// What a call leaves behind in the device's memory.
@@ -81,7 +82,8 @@ __device__ inline columns_call::softened soften_row(const float* x, unsigned cla
   return {max, finite ? 1 / sum : bits_to_float(0x7fc00000u)};
 }
 
-KD_KERNEL inline void __launch_bounds__(column_threads) soften_rows(const columns_call a) {
+template <unsigned Threads>
+KD_KERNEL void __launch_bounds__(Threads) soften_rows(const columns_call a) {
   const unsigned classes = static_cast<unsigned>(a.batch.classes);
   const auto student = soften_row(a.row(a.batch.student, blockIdx.x), classes, softening(a.temperature));
   const auto teacher = soften_row(a.row(a.batch.teacher, blockIdx.x), classes, softening(a.teacher_temperature));
@@ -102,7 +104,8 @@ __device__ inline double column_sum(double x, double (*room)[column_strip]) {
   return sum;
 }
 
-KD_KERNEL inline void __launch_bounds__(column_threads) relate_columns(const columns_call a) {
+template <unsigned Threads>
+KD_KERNEL void __launch_bounds__(Threads) relate_columns(const columns_call a) {
   __shared__ double room[column_rows][column_strip];
   const std::size_t c = std::size_t{blockIdx.x} * column_strip + threadIdx.x % column_strip;
   const bool is_column = c < a.batch.classes;
@@ -140,7 +143,8 @@ KD_KERNEL inline void __launch_bounds__(column_threads) relate_columns(const col
   a.values[c] = related ? 1 - qp / deviations : 1.0;
 }
 
-KD_KERNEL inline void __launch_bounds__(column_threads) sum_columns(const columns_call a) {
+template <unsigned Threads>
+KD_KERNEL void __launch_bounds__(Threads) sum_columns(const columns_call a) {
   __shared__ double sums[column_threads / warp_size];
   double value = 0;
   for (std::size_t c = threadIdx.x; c < a.batch.classes; c += column_threads) value += a.values[c];
@@ -162,7 +166,8 @@ KD_KERNEL inline void __launch_bounds__(column_threads) sum_columns(const column
   *a.result = result;
 }
 
-KD_KERNEL inline void __launch_bounds__(column_threads) columns_backward(const columns_call a) {
+template <unsigned Threads>
+KD_KERNEL void __launch_bounds__(Threads) columns_backward(const columns_call a) {
   __shared__ double sums[column_threads / warp_size];
   if (a.result->fault_row != no_class) return;
   const float* const z = a.row(a.batch.student, blockIdx.x);
