@@ -1,5 +1,6 @@
 #include "kd/loss/top_k_teacher.hpp"
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <limits>
@@ -48,8 +49,8 @@ struct kept_rows {
       const auto p = log_softmax(teacher_row(row));
       std::vector<std::int64_t> order(classes);
       std::iota(order.begin(), order.end(), 0);
-      std::stable_sort(order.begin(), order.end(),
-                       [&](auto a, auto b) { return p[static_cast<std::size_t>(a)] > p[static_cast<std::size_t>(b)]; });
+      const auto at = [&](std::int64_t c) { return p[static_cast<std::size_t>(c)]; };
+      std::sort(order.begin(), order.end(), [&](auto a, auto b) { return at(a) > at(b) || (at(a) == at(b) && a < b); });
       for (std::size_t i = 0; i < k; ++i) {
         indices.push_back(order[i]);
         values.push_back(static_cast<float>(p[static_cast<std::size_t>(order[i])]));
