@@ -10,18 +10,11 @@
 #include "support/compare.hpp"
 #include "support/cuda_loss_engine.hpp"
 #include "support/message.hpp"
+#include "support/slice_ends.hpp"
 
 using namespace kd_test;
 
 namespace {
-
-/// Ends of slices of `classes` classes, uneven, of at least one class each.
-std::vector<std::size_t> ends_of(std::size_t classes, std::size_t parts) {
-  std::vector<std::size_t> ends;
-  for (std::size_t p = 1; p <= parts; ++p) ends.push_back(std::max(p, classes * p * (p + 1) / (parts * (parts + 1))));
-  ends.back() = classes;
-  return ends;
-}
 
 struct split_outcome {
   std::vector<kd::loss_meter> sums;  // of each part
