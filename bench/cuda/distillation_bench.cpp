@@ -153,7 +153,9 @@ void add_unfused(std::size_t rows, std::size_t classes) {
 }
 
 const bool added = [] {
-  const std::size_t shapes[][2] = {{128, 10}, {128, 1000}, {4096, 1000}, {1024, 32000}, {512, 128256}};
+  const std::size_t shapes[][2] = {{128, 10},     {128, 100},     {128, 1000},   {4096, 1000},
+                                   {4096, 2048},  {2048, 8192},   {1024, 32000}, {2048, 50257},
+                                   {512, 128256}, {1024, 151936}, {256, 262144}};
   for (const auto& [rows, classes] : shapes) {
     add_fused<float>(rows, classes);
     add_unfused(rows, classes);

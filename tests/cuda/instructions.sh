@@ -1,6 +1,6 @@
 #!/bin/sh
 # instructions.sh OBJECT COMPILER BOUNDS: prints how many instructions the loss kernels of an object have, as ptxas made
-# them: per class, the difference of the kernels with 32 and 16 classes in the registers of each thread, and of the whole
+# them: per class, the difference of the kernels with 32 and 16 classes in the registers of each thread, and of the longest
 # kernel for any number of classes. Fails where one has more than BOUNDS says, a file with a first line "COMPILER version"
 # and lines "architecture loss batch per-class by-block"; another version than COMPILER is not held to them. The object must
 # be compiled with -no-compress. Since sm_70 an instruction has 16 bytes, and code is filled up to 128.
@@ -50,7 +50,10 @@ awk -v compiler="$compiler" -v bounds="$bounds" '
   {
     size = $2
     key = $1 " " template_of($0, " logit_loss") " " key_of($0)
-    if (index($0, "logit_loss_by_block<")) { block[key] = size; keys[++count] = key }
+    if (index($0, "logit_loss_by_block<")) {
+      if (!(key in block)) keys[++count] = key
+      if (!(key in block) || size > block[key]) block[key] = size
+    }
     if (index($0, "in_registers<32u, 32u, ")) wide[key] = size
     if (index($0, "in_registers<32u, 16u, ")) narrow[key] = size
   }

@@ -78,8 +78,8 @@ TEST_CASE("cuda logit_loss: value and gradient match the float64 definition", "[
   const float temperatures[] = {2, 1, 4, 0.05f, 1.01f, 100};
   std::size_t turn = 0;
   for (const std::size_t classes :
-       {1u,   2u,   3u,   10u,  16u,  17u,  31u,  32u,   33u,   63u,   64u,   65u,   100u, 127u,
-        128u, 129u, 255u, 256u, 257u, 512u, 513u, 1000u, 1023u, 1024u, 1025u, 2049u, 5000u})
+       {1u,   2u,   3u,   10u,  16u,  17u,  31u,   32u,   33u,   63u,   64u,   65u,   100u,  127u, 128u,
+        129u, 255u, 256u, 257u, 512u, 513u, 1000u, 1023u, 1024u, 1025u, 2049u, 5000u, 8192u, 9001u})
     for (const std::size_t rows : {1u, 2u, 3u, 5u, 33u}) {
       if (rows * classes > 12000) continue;
       const loss_batch b = random_batch(rows, classes, static_cast<std::uint32_t>(rows));
@@ -95,7 +95,7 @@ TEST_CASE("cuda logit_loss: value and gradient match the float64 definition", "[
 }
 
 TEST_CASE("cuda logit_loss: every temperature on every kernel", "[cuda][logit_loss]") {
-  for (const std::size_t classes : {10u, 20u, 100u, 1001u})
+  for (const std::size_t classes : {10u, 20u, 100u, 1001u, 9000u})
     for (const float T : {0.05f, 1.0f, 1.01f, 2.0f, 4.0f, 100.0f})
       for (const loss_variant variant : variants_for(classes)) {
         CAPTURE(classes, T, variant);
@@ -121,6 +121,58 @@ TEST_CASE("cuda logit_loss: the kernel that a shape gets, up to many rows", "[cu
     const kd::distillation options{.temperature = 2, .kd_weight = 0.25f, .ce_weight = 0.75f};
     require_definition<float>(b, options, run_loss<float>(b, options));
   }
+}
+
+// Rows of which a thread sums groups of classes at once: what is not an ordinary number is at the first and the last
+// place of a group, of a single pack and of the rest.
+TEST_CASE("cuda logit_loss: masks, ties and faults in long rows", "[cuda][logit_loss]") {
+  constexpr float infinity = std::numeric_limits<float>::infinity();
+  for (const std::size_t classes : {1027u, 4096u, 9001u})
+    for (const std::size_t at : {std::size_t{0}, std::size_t{5}, std::size_t{511}, std::size_t{515}, classes - 1})
+      for (const float T : {1.0f, 2.0f, 4.0f}) {
+        const kd::distillation options{.temperature = T, .kd_weight = 0.5f, .ce_weight = 0.5f};
+        const auto check = [&]<class Logit>(Logit) {
+          CAPTURE(classes, at, T, sizeof(Logit));
+          loss_batch b = random_batch(2, classes, static_cast<std::uint32_t>(at));
+          b.labels[1] = static_cast<std::int32_t>(at == 7 ? 8 : 7);
+          const loss_outcome plain = run_loss<Logit>(b, options);
+          require_definition<Logit>(b, options, plain);
+          float& z = b.student[classes + at];
+          float& t = b.teacher[classes + at];
+          const auto fault = [&] { return run_loss<Logit>(b, options).sums.fault_kind; };
+          // The first of equal largest logits, and one that is far above all others: the sums move to it.
+          z = t = 500;
+          b.labels[1] = static_cast<std::int32_t>(at);
+          const loss_outcome far = run_loss<Logit>(b, options);
+          require_definition<Logit>(b, options, far);
+          CHECK(far.sums.correct >= 1);
+          CHECK(far.sums.agrees >= 1);
+          b.student[classes + classes / 2] = 500;
+          b.labels[1] = static_cast<std::int32_t>(std::min(at, classes / 2));
+          CHECK(run_loss<Logit>(b, options).sums.correct == far.sums.correct);
+          b.student[classes + classes / 2] = 0;
+          b.labels[1] = static_cast<std::int32_t>(at == 7 ? 8 : 7);
+          // Both masked: the class is not there. The teacher alone: it contributes nothing. The student alone:
+          // infinite, unless the teacher's probability is 0.
+          z = t = -infinity;
+          require_definition<Logit>(b, options, run_loss<Logit>(b, options));
+          z = 1;
+          require_definition<Logit>(b, options, run_loss<Logit>(b, options));
+          z = -infinity;
+          t = 1;
+          CHECK(fault() == loss_fault_kind::class_masked_in_student_only);
+          t = -1e4f;
+          require_definition<Logit>(b, options, run_loss<Logit>(b, options));
+          z = t = std::numeric_limits<float>::quiet_NaN();
+          CHECK(fault() == loss_fault_kind::student_nan);
+          z = 0;
+          CHECK(fault() == loss_fault_kind::teacher_nan);
+          t = infinity;
+          CHECK(fault() == loss_fault_kind::teacher_infinite);
+        };
+        check(float{});
+        check(bfloat16{});
+      }
 }
 
 TEST_CASE("cuda logit_loss: rows at every alignment, the gradient apart, in place, or not at all",

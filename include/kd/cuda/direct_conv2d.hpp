@@ -131,8 +131,8 @@ KD_HIDDEN void direct_conv2d_backward_weight(const stream& s, const char* name, 
     launch(s, name, narrow(work.blocks), t.threads(), t.shared_bytes(),
            kernel::direct_conv2d_backward_weight<T, components(), Pool>, t, blocks_for(work.tiles, 1),
            narrow(work.each), x, dy, winners, scratch);
-    launch(s, name, blocks_for(t.partial(), 32), 256, 0, kernel::direct_conv2d_add_partials<components()>, t,
-           narrow(work.blocks), scratch, dw, db);
+    launch(s, name, blocks_for(t.partial(), kernel::warp_size), kernel::partial_parts * kernel::warp_size, 0,
+           kernel::direct_conv2d_add_partials<components()>, t, narrow(work.blocks), scratch, dw, db);
   });
 }
 

@@ -101,18 +101,20 @@ struct KD_HIDDEN loss_launches {
   void run(loss_variant variant) const {
     count();
     if (variant == loss_variant::one_block) {
-      // Whole warps, four rows in each.
-      const std::size_t threads = (batch.rows + 3) / 4 * kernel::warp_size;
+      // Whole warps, with eight rows or four in each.
+      const std::size_t in_warp = batch.classes <= 16 ? 8 : 4;
+      const std::size_t threads = (batch.rows + in_warp - 1) / in_warp * kernel::warp_size;
       const auto at_most = [&](std::size_t most) { return static_cast<unsigned>(std::min(threads, most)); };
       if (batch.classes <= 16)
-        return in_registers<8, 2, true>(1, at_most(kernel::register_rows_threads<2, true, Loss, Batch>));
+        return in_registers<4, 4, true>(1, at_most(kernel::register_rows_threads<4, true, Loss, Batch>));
       return in_registers<8, 4, true>(1, at_most(kernel::register_rows_threads<4, true, Loss, Batch>));
     }
     if (variant == loss_variant::registers)
       rows_in_registers();
+    else if (batch.classes <= kernel::few_threads_classes)
+      by_block<kernel::few_row_threads>();
     else
-      launch(s, "logit_loss_by_block", blocks_for(batch.rows, 1), kernel::block_row_threads, 0,
-             kernel::logit_loss_by_block<Loss, Batch>, batch, loss, counted, terms);
+      by_block<kernel::many_row_threads>();
     fold();
   }
   void count() const {
@@ -124,14 +126,19 @@ struct KD_HIDDEN loss_launches {
     launch(s, "fold_loss_rows", 1, kernel::fold_loss_threads, 0, kernel::fold_loss_rows<Loss, Batch>, batch, loss,
            counted, terms, sums);
   }
+  template <unsigned Threads>
+  void by_block() const {
+    launch(s, "logit_loss_by_block", blocks_for(batch.rows, 1), Threads, 0,
+           kernel::logit_loss_by_block<Threads, Loss, Batch>, batch, loss, counted, terms);
+  }
   void rows_in_registers() const {
     // Small batches go as single warps, so that they spread over the multiprocessors (132 on an H100).
     constexpr unsigned most_threads = kernel::register_rows_threads<2, false, Loss, Batch>;
     const std::size_t rows = batch.rows, classes = batch.classes;
-    const std::size_t warps = blocks_for(rows, classes <= 32 ? 4 : 1);
+    const std::size_t warps = blocks_for(rows, classes <= 16 ? 8 : classes <= 32 ? 4 : 1);
     const unsigned threads = warps <= 1024 ? kernel::warp_size : most_threads;
     const unsigned by_quarter = blocks_for(rows, threads / 8), by_warp = blocks_for(rows, threads / kernel::warp_size);
-    if (classes <= 16) return in_registers<8, 2, false>(by_quarter, threads);
+    if (classes <= 16) return in_registers<4, 4, false>(blocks_for(rows, threads / 4), threads);
     if (classes <= 32) return in_registers<8, 4, false>(by_quarter, threads);
     if (classes <= 64) return in_registers<32, 2, false>(by_warp, threads);
     if (classes <= 128) return in_registers<32, 4, false>(by_warp, threads);

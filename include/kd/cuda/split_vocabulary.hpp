@@ -63,15 +63,28 @@ kernel::sliced_batch<Student, Teacher, Label, Gradient> require_slice(
   return sliced;
 }
 
+/// As many threads as the whole row has in one piece, so that one part is the whole call to the bit.
+template <class Exchange, class Loss, class Batch>
+KD_HIDDEN void launch_slices(stream_view s, const Batch& batch, const Loss* loss, const kernel::counted_rows* counted,
+                             const Exchange& exchange, kernel::loss_row<Loss>* terms) {
+  const auto with = [&]<unsigned Threads>() {
+    launch(s, "loss_of_slices", blocks_for(batch.rows, 1), Threads, 0,
+           kernel::loss_of_slices<Threads, Exchange, Loss, Batch>, batch, loss, counted, exchange, terms);
+  };
+  if (batch.all_classes <= kernel::few_threads_classes)
+    with.template operator()<kernel::few_row_threads>();
+  else
+    with.template operator()<kernel::many_row_threads>();
+}
+
 /// A pass that leaves records alone.
 template <class Exchange, class Loss, class Batch>
 KD_HIDDEN void exchange_slice(stream_view s, Batch batch, const Loss* loss, const Exchange& exchange) {
   batch.gradient = {};
   batch.row_values = nullptr;
   batch.divide_by = formula::divisor::one;
-  launch(s, "loss_of_slices", blocks_for(batch.rows, 1), kernel::block_row_threads, 0,
-         kernel::loss_of_slices<Exchange, Loss, Batch>, batch, loss, static_cast<const kernel::counted_rows*>(nullptr),
-         exchange, static_cast<kernel::loss_row<Loss>*>(nullptr));
+  launch_slices(s, batch, loss, static_cast<const kernel::counted_rows*>(nullptr), exchange,
+                static_cast<kernel::loss_row<Loss>*>(nullptr));
 }
 
 }  // namespace detail
@@ -150,8 +163,7 @@ KD_HIDDEN void finish_slice(stream_view s, const formula::logit_batch<Student, T
   if (batch.divide_by == valid_rows || batch.divide_by == weights)
     launch(s, "count_rows", 1, kernel::fold_loss_threads, 0, kernel::count_rows<batch_type>, sliced, counted);
   using exchange = kernel::finish_rows<Loss>;
-  launch(s, "loss_of_slices", blocks_for(batch.rows, 1), kernel::block_row_threads, 0,
-         kernel::loss_of_slices<exchange, Loss, batch_type>, sliced, loss, counted, exchange{{joined}, all}, terms);
+  detail::launch_slices(s, sliced, loss, counted, exchange{{joined}, all}, terms);
   launch(s, "fold_loss_rows", 1, kernel::fold_loss_threads, 0, kernel::fold_loss_rows<Loss, batch_type>, sliced, loss,
          counted, terms, sums);
 }

@@ -9,11 +9,13 @@
 /// |-------------------------------|---------|---------------------------------|--------------------------------|
 /// | logit_loss_in_registers, Fold | 1..32   | 8, 4 bytes                      | 1 block, 32..1,024 threads     |
 /// | logit_loss_in_registers       | 1..1024 | 8, 4 bytes                      | blocks of 32 or 128 threads    |
-/// | logit_loss_by_block           | any     | twice 8, 4 bytes                | a block of 512 for each row    |
+/// | logit_loss_by_block           | any     | twice 8, 4 bytes                | a block of 128 (to 8,192       |
+/// |                               |         |                                 | classes) or 512 for each row   |
 ///
 /// Losses that need no teacher read half of that; by block, terms with sums over the probabilities read once more. In
-/// registers a row has 8 threads up to 32 classes, beyond a warp; where Fold is false, terms [rows] go to memory, and
-/// fold_loss_rows (loss_sums.cuh) follows. Static shared memory with two terms: Fold 1.2 KB, by block 0.7 KB.
+/// registers a row has 4 threads up to 16 classes, 8 up to 32, beyond a warp; where Fold is false, terms [rows] go to
+/// memory, and fold_loss_rows (loss_sums.cuh) follows. Static shared memory with two terms: Fold 1.2 KB, by block 0.7
+/// KB.
 ///
 /// Limits: rows and classes below 2^31; rows at fault are not written. Checked in tests/cuda/logit_loss_test.cpp
 /// against float64 and against tests/support/loss_edge_rows.hpp.
@@ -34,10 +36,10 @@ KD_KERNEL void __launch_bounds__(register_rows_threads<Values, Fold, Loss, Batch
   loss_of_register_rows<Lanes, Values, Fold>(batch, wide, loss, counted, terms, sums);
 }
 
-template <class Loss, class Batch>
-KD_KERNEL void __launch_bounds__(block_row_threads, 1)
+template <unsigned Threads, class Loss, class Batch>
+KD_KERNEL void __launch_bounds__(Threads, block_row_blocks<Threads, Loss, Batch>)
     logit_loss_by_block(const Batch batch, const Loss* loss, const counted_rows* counted, loss_row<Loss>* terms) {
-  loss_of_block_rows(batch, loss, counted, terms);
+  loss_of_block_rows<Threads>(batch, loss, counted, terms);
 }
 
 }  // namespace kd::kernel::inline KD_KERNEL_ABI

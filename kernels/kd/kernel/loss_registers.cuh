@@ -184,7 +184,7 @@ __device__ loss_row<Loss> loss_in_registers(const register_row<Lanes, Values>& p
     }
   }
   const bool absent = Lanes != warp_size && (at.ignored || !exists);  // its lanes go along with those of their warp
-  // In front of the first shuffle: the gradient may overwrite the logits only behind it.
+  // Before the first shuffle: the gradient may overwrite the logits only after it.
   const row_label label = absent ? row_label{} : label_seen(loss, at);
   place.load(at.student(), absent ? 0 : at.classes(), wide.student, z);
   if constexpr (takes_teacher) place.load(at.teacher(), absent ? 0 : at.teacher_classes(), wide.teacher, t);
@@ -248,8 +248,7 @@ __device__ loss_row<Loss> loss_in_registers(const register_row<Lanes, Values>& p
       }
       // The gap is taken before the division by T: equal rows then give exactly 0.
       const float between = soft.gap(dz, dt);
-      formula::add_moments<Loss, false>(sums.moments, z[i], teacher_e, dz, dt, between, dz < soft.student.underflow,
-                                        dt < soft.teacher.underflow);
+      formula::add_moments<Loss, false>(sums.moments, z[i], teacher_e, dz, dt, between, z[i] == 0, teacher_e == 0);
       if constexpr (takes_gap<Loss>) gap[i] = between;
     }
   }
@@ -308,10 +307,6 @@ __device__ loss_row<Loss> loss_in_registers(const register_row<Lanes, Values>& p
   return result;
 }
 
-/// Floats that a thread holds for each class.
-template <class Loss>
-inline constexpr unsigned floats_of_class =
-    1 + Loss::needs_teacher + takes_hard_exponentials<Loss> + takes_gap<Loss> + 2 * Loss::reads_logits + Loss::caps;
 template <class Batch>
 inline constexpr bool is_more_than_dense = requires {
   &Batch::ignore_index;

@@ -40,22 +40,31 @@ __device__ row_label label_seen(const Loss& loss, const row_of_batch<Batch>& at)
   return label;
 }
 
+/// 2^x within 2^-22 relative; exactly 1 at 0, 0 where it would leave the normal floats, NaN of NaN.
+__device__ inline float flushed_exp2(float x) {
+#ifdef __CUDA_ARCH__
+  float power;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(power) : "f"(x));
+  return power;
+#else
+  const float power = exp2f(x);
+  return power < 0x1p-126f ? 0.0f : power;
+#endif
+}
+
 /// exp(x / T) as 2^(x log2(e) / T), for x <= 0.
 struct softening {
   float log2e_over_t;
-  float underflow;  // below this x the exponential leaves the normal floats and counts as 0
 
-  __device__ explicit softening(float temperature)
-      : log2e_over_t(log2_of_e / temperature), underflow(-126.0f / log2e_over_t * (1 - 0x1p-20f)) {}
+  __device__ explicit softening(float temperature) : log2e_over_t(log2_of_e / temperature) {}
 
   /// 1/T as the exponentials see it, after rounding.
   __device__ float inverse_temperature() const { return log2e_over_t * 0.693147181f; }
-  /// Exactly 1 at 0, exactly 0 below `underflow`; NaN stays NaN.
-  __device__ float operator()(float x) const { return x < underflow ? 0.0f : exp2f(x * log2e_over_t); }
+  __device__ float operator()(float x) const { return flushed_exp2(x * log2e_over_t); }
 };
 
 /// exp(x) for x <= 0.
-__device__ inline float hard_exponential(float x) { return exp2f(x * log2_of_e); }
+__device__ inline float hard_exponential(float x) { return flushed_exp2(x * log2_of_e); }
 
 /// What standardising losses are told of a row; nothing for others.
 struct row_spread {
@@ -178,8 +187,9 @@ struct whole_row {
         classes(classes_) {
     float label_student = 0, label_teacher = 0;
     if constexpr (Loss::label_apart) {
-      label_student = (label.student - maxima.student) * soft.student.inverse_temperature();
-      label_teacher = (label.teacher - maxima.teacher) * soft.teacher.inverse_temperature();
+      // Rounded here: were one of them made part of what follows, equal rows would differ.
+      label_student = __fmul_rn(label.student - maxima.student, soft.student.inverse_temperature());
+      label_teacher = __fmul_rn(label.teacher - maxima.teacher, soft.teacher.inverse_temperature());
       hard_max = fmaxf(maxima.student, label.student);
       hard_scale = hard_exponential(maxima.student - hard_max);
       label_hard = hard_exponential(label.student - hard_max);
@@ -297,11 +307,14 @@ struct row_gradient {
   }
 
   __device__ float operator()(unsigned class_index, const class_numbers& numbers) const {
-    const bool is_label = class_index == label.at;
-    const float d = formula::gradient_of(loss, row.terms, row.see(numbers), factors);
-    if constexpr (Loss::label_apart) return is_label ? less_at_label : d;
-    return is_label ? d - less_at_label : d;
+    const float d = beside_label(numbers);
+    return class_index == label.at ? at_label(d) : d;
   }
+  /// The gradient of a class that is not the label, and what it becomes if it is.
+  __device__ float beside_label(const class_numbers& numbers) const {
+    return formula::gradient_of(loss, row.terms, row.see(numbers), factors);
+  }
+  __device__ float at_label(float d) const { return Loss::label_apart ? less_at_label : d - less_at_label; }
 };
 
 /// What a loss asks of an engine.
@@ -311,6 +324,10 @@ template <class Loss>
 inline constexpr bool takes_teacher_exponentials = (Loss::softens && Loss::needs_teacher);
 template <class Loss>
 inline constexpr bool takes_gap = Loss::reads_log_gap || Loss::reads_teacher_log_gap;
+/// Floats that a thread holds for each class.
+template <class Loss>
+inline constexpr unsigned floats_of_class =
+    1 + Loss::needs_teacher + takes_hard_exponentials<Loss> + takes_gap<Loss> + 2 * Loss::reads_logits + Loss::caps;
 
 }  // namespace kd::kernel::inline KD_KERNEL_ABI
 #pragma GCC visibility pop

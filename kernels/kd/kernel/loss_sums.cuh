@@ -207,16 +207,30 @@ __device__ void fold_batch(const batch_sums<Loss>& mine, const Loss* loss, const
   sums->fault_step = sums->steps;
 }
 
-inline constexpr unsigned fold_loss_threads = 256;
+inline constexpr unsigned fold_loss_threads = 1024;
 
 /// @param terms [rows]
 template <class Loss, class Batch>
 KD_KERNEL void __launch_bounds__(fold_loss_threads, 1)
     fold_loss_rows(const Batch batch, const Loss* loss, const counted_rows* counted, const loss_row<Loss>* terms,
                    formula::loss_sums* sums) {
+  constexpr unsigned at_once = 4;  // loads that do not wait for one another
   batch_sums<Loss> mine;
-  for (std::size_t row = threadIdx.x; row < batch.rows; row += fold_loss_threads)
-    mine.add(terms[row], row_of_batch<Batch>(batch, row).weight(), static_cast<unsigned>(row));
+  for (std::size_t first = threadIdx.x; first < batch.rows; first += at_once * fold_loss_threads) {
+    loss_row<Loss> rows[at_once];
+    float weights[at_once];
+#pragma unroll
+    for (unsigned i = 0; i < at_once; ++i) {
+      const std::size_t row = first + i * fold_loss_threads;
+      if (row < batch.rows) {
+        rows[i] = terms[row];
+        weights[i] = row_of_batch<Batch>(batch, row).weight();
+      }
+    }
+#pragma unroll
+    for (unsigned i = 0; i < at_once; ++i)
+      mine.add(rows[i], weights[i], static_cast<unsigned>(first + i * fold_loss_threads));
+  }
   fold_batch(mine, loss, batch, counted, sums);
 }
 

@@ -137,11 +137,11 @@ struct finish_rows : joined_rows<Loss> {
 
 /// @param counted of count_rows, not read unless the batch divides by it
 /// @param terms [rows], for finish_rows
-template <class Exchange, class Loss, class Batch>
-KD_KERNEL void __launch_bounds__(block_row_threads, 1)
+template <unsigned Threads, class Exchange, class Loss, class Batch>
+KD_KERNEL void __launch_bounds__(Threads, 1)
     loss_of_slices(const Batch batch, const Loss* loss, const counted_rows* counted, const Exchange exchange,
                    loss_row<Loss>* terms) {
-  loss_of_block_rows(batch, loss, counted, terms, exchange);
+  loss_of_block_rows<Threads>(batch, loss, counted, terms, exchange);
 }
 
 inline constexpr unsigned join_threads = 256;
