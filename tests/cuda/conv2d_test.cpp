@@ -30,16 +30,18 @@ using kd_test::rounded;
 using floats = guarded_array<float>;
 using bytes = guarded_array<std::uint8_t>;
 
-/// Plain products: the centre of a 3x3 on one pixel; one row of taps; whole rows; one pixel of a 1x1 with stride 2.
-const std::vector<conv2d_geometry> one_run{
+/// Plain products: the centre of a 3x3 on one pixel; one row of taps; whole rows; one pixel of a 1x1 with stride 2; two
+/// runs of taps; three, with pixels that no tap meets.
+const std::vector<conv2d_geometry> by_products{
     {20, 1, 1, 24, 3, 3, 1, 1, 1, 1}, {20, 1, 1, 24, 3, 3, 2, 2, 1, 1}, {7, 1, 3, 5, 3, 3, 2, 4, 1, 1},
     {6, 3, 2, 9, 3, 2, 1, 1, 0, 0},   {9, 2, 2, 12, 1, 1, 2, 2},        {5, 1, 1, 3},
+    {17, 2, 2, 33, 3, 3, 2, 2, 1, 1}, {10, 4, 4, 7, 3, 3, 2, 2, 0, 0},
 };
-/// The stem; stages with stride 2; a downsampling; 64 channels; one pixel whose taps are two runs; rectangles.
+/// The stem; stages with stride 2; a downsampling; 64 channels; rectangles.
 const std::vector<conv2d_geometry> by_cudnn{
     {3, 11, 9, 20, 7, 7, 2, 2, 3, 3}, {20, 5, 4, 36, 3, 3, 2, 2, 1, 1}, {20, 5, 4, 24, 1, 1, 2, 2},
-    {64, 3, 3, 64, 3, 3, 1, 1, 1, 1}, {17, 2, 2, 33, 3, 3, 2, 2, 1, 1}, {5, 3, 7, 6, 2, 4, 1, 3, 1, 2},
-    {2, 2, 2, 3, 5, 5, 3, 3, 4, 4},   {40, 2, 2, 34, 3, 3, 1, 1, 1, 1},
+    {64, 3, 3, 64, 3, 3, 1, 1, 1, 1}, {5, 3, 7, 6, 2, 4, 1, 3, 1, 2},   {2, 2, 2, 3, 5, 5, 3, 3, 4, 4},
+    {40, 2, 2, 34, 3, 3, 1, 1, 1, 1},
 };
 
 /// Sums of K products in float: K * 2^-24 at worst, K at most 1,000 here, of terms that cancel. bfloat16 rounds weights
@@ -259,18 +261,21 @@ void check_geometries(const std::vector<conv2d_geometry>& all) {
 }  // namespace
 
 TEST_CASE("cuda conv2d: cuDNN's geometries match the float64 definition, float", "[cuda][conv2d]") {
-  for (const conv2d_geometry& g : by_cudnn) CHECK(kd::cuda::one_run_of_taps(g).size == 0);
+  for (const conv2d_geometry& g : by_cudnn) CHECK(kd::cuda::tap_runs_of(g).count == 0);
   check_geometries<float>(by_cudnn);
 }
 TEST_CASE("cuda conv2d: cuDNN's geometries match the float64 definition, bfloat16", "[cuda][conv2d]") {
   check_geometries<bfloat16>(by_cudnn);
 }
 TEST_CASE("cuda conv2d: plain products match the float64 definition, float", "[cuda][conv2d]") {
-  for (const conv2d_geometry& g : one_run) CHECK(kd::cuda::one_run_of_taps(g).size > 0);
-  check_geometries<float>(one_run);
+  for (const conv2d_geometry& g : by_products) CHECK(kd::cuda::tap_runs_of(g).count > 0);
+  CHECK(kd::cuda::tap_runs_of(by_products[3]).count == 1);
+  CHECK(kd::cuda::tap_runs_of(by_products[6]).count == 2);
+  CHECK(kd::cuda::tap_runs_of(by_products[7]).count == 3);
+  check_geometries<float>(by_products);
 }
 TEST_CASE("cuda conv2d: plain products match the float64 definition, bfloat16", "[cuda][conv2d]") {
-  check_geometries<bfloat16>(one_run);
+  check_geometries<bfloat16>(by_products);
 }
 
 TEST_CASE("cuda conv2d: few channels go to the direct kernels", "[cuda][conv2d]") {
@@ -344,7 +349,7 @@ TEST_CASE("cuda conv2d: NaN passes relu and wins its window", "[cuda][conv2d]") 
 TEST_CASE("cuda conv2d: dead taps can be left as they are", "[cuda][conv2d]") {
   const stream s;
   cudnn library(s, precision::fp32);
-  const problem<float> p(one_run[0], 4);
+  const problem<float> p(by_products[0], 4);
   floats x(s, p.x), dy(s, p.dy), dw(s, std::vector<float>(p.w.size(), -7.0f));
   kd::cuda::conv2d_backward_weight(s, library, p.g, p.batch, x.data(), dy.data(), dw.data(), nullptr, nullptr, false);
   const auto got = dw.floats();
@@ -360,7 +365,7 @@ TEST_CASE("cuda conv2d: dead taps can be left as they are", "[cuda][conv2d]") {
 TEST_CASE("cuda conv2d: an empty batch has no gradient", "[cuda][conv2d]") {
   const stream s;
   cudnn library(s, precision::fp32);
-  for (const conv2d_geometry& g : {by_cudnn[1], one_run[0]}) {
+  for (const conv2d_geometry& g : {by_cudnn[1], by_products[0]}) {
     floats y(s, 1), dw(s, g.weights()), db(s, g.out_channels);
     bytes winners(s, 1);
     kd::cuda::conv2d_forward<float>(s, library, g, 0, nullptr, nullptr, nullptr, true, y.data());

@@ -4,9 +4,11 @@
 /// Images are [sample][height][width][channel] in T (float or kernel::bfloat16), weights and their gradients
 /// [out][kernel_h][kernel_w][in] floats. Three ways, by geometry:
 /// - kd/cuda/direct_conv2d.hpp where few channels meet;
-/// - a product by cuBLASLt where the output is one pixel whose live taps lie in one run of memory, such as a 3x3
-///   convolution of a 1x1 image, of which only the centre is ever more than padding: ResNet18's last stage at 32x32
-///   input needs a ninth of the multiplications, and of the weights read, that a convolution would take;
+/// - products by cuBLASLt where the output is one pixel, one for each run of memory in which its live taps lie. Of a
+/// 3x3
+///   convolution of a 1x1 image only the centre is ever more than padding: ResNet18's last stage at 32x32 input needs a
+///   ninth of the multiplications, and of the weights read, that a convolution would take; its first, of stride 2 on
+///   2x2, is two products, where cuDNN's only deterministic gradient of the input took 0.74 ms on an H100 in float;
 /// - cuDNN otherwise. In bfloat16 the weights are rounded to bfloat16 for it, and so is its gradient of them.
 #pragma once
 
@@ -34,20 +36,29 @@ constexpr std::size_t conv2d_scratch(const conv2d_geometry& g, std::size_t batch
   return direct_conv2d(g) ? direct_conv2d_scratch(g, batch) : 0;
 }
 
-/// The live taps of a convolution to one pixel, where they are one run of memory: `size` elements from `x` on in every
-/// sample and from `w` on in every filter. Size 0: not such a convolution.
-struct tap_run {
-  std::size_t x = 0, w = 0, size = 0;
+/// The live taps of a convolution to one pixel, as `count` runs of memory: run i is `size` elements from x + i * x_step
+/// on in every sample and from w + i * w_step on in every filter. Count 0: not such a convolution.
+struct tap_runs {
+  std::size_t x = 0, w = 0, size = 0, count = 0, x_step = 0, w_step = 0;
 };
 
-constexpr tap_run one_run_of_taps(const conv2d_geometry& g) {
+constexpr tap_runs tap_runs_of(const conv2d_geometry& g) {
   if (g.out_height() != 1 || g.out_width() != 1) return {};
   const range h = live_taps(0, g.in_height, g.kernel_h, g.stride_h, g.padding_h);
   const range w = live_taps(0, g.in_width, g.kernel_w, g.stride_w, g.padding_w);
-  const bool whole_rows = w.size() == g.in_width && w.size() == g.kernel_w;
-  if (h.size() == 0 || w.size() == 0 || (h.size() > 1 && !whole_rows)) return {};
-  return {((h.begin - g.padding_h) * g.in_width + w.begin - g.padding_w) * g.in_channels,
-          (h.begin * g.kernel_w + w.begin) * g.in_channels, h.size() * w.size() * g.in_channels};
+  if (h.size() == 0 || w.size() == 0) return {};
+  tap_runs runs{.x = ((h.begin - g.padding_h) * g.in_width + w.begin - g.padding_w) * g.in_channels,
+                .w = (h.begin * g.kernel_w + w.begin) * g.in_channels,
+                .size = w.size() * g.in_channels,
+                .count = h.size(),
+                .x_step = g.in_width * g.in_channels,
+                .w_step = g.kernel_w * g.in_channels};
+  // Rows of taps that touch, here and there, are one.
+  if (runs.size == runs.x_step && runs.size == runs.w_step) {
+    runs.size *= runs.count;
+    runs.count = 1;
+  }
+  return runs;
 }
 
 namespace detail {
@@ -77,32 +88,41 @@ KD_HIDDEN const T* weights_as(const stream& s, workspace::frame& room, const con
   }
 }
 
+/// Whether T's forward pass is products: the sum of several would be rounded to bfloat16 after each.
 template <class T>
-KD_HIDDEN void product_forward(const stream& s, cudnn& library, const conv2d_geometry& g, const tap_run& run,
-                               std::size_t batch, const T* x, const T* w, const float* bias, bool relu, T* y) {
+constexpr bool forward_by_products(const tap_runs& runs) {
+  return runs.count == 1 || (runs.count > 1 && element_of<T>() == element::float32);
+}
+
+template <class T>
+KD_HIDDEN void products_forward(const stream& s, cudnn& library, const conv2d_geometry& g, const tap_runs& runs,
+                                std::size_t batch, const T* x, const T* w, const float* bias, bool relu, T* y) {
   // Only floats have the bias of the same kernel, and relu is never the library's: see linear.hpp.
-  const bool fused = std::is_same_v<T, float> && !relu;
-  const product p{.rows = batch,
-                  .columns = g.out_channels,
-                  .depth = run.size,
-                  .b_transposed = true,
-                  .row_a = g.in().size(),
-                  .row_b = filter_size(g),
-                  .row_d = g.out_channels,
-                  .in = element_of<T>(),
-                  .out = element_of<T>(),
-                  .bias = fused && bias != nullptr};
-  library.products().multiply(s, p, x + run.x, w + run.w, bias, nullptr, y);
+  const bool fused = std::is_same_v<T, float> && !relu && bias != nullptr;
+  product p{.rows = batch,
+            .columns = g.out_channels,
+            .depth = runs.size,
+            .b_transposed = true,
+            .row_a = g.in().size(),
+            .row_b = filter_size(g),
+            .row_d = g.out_channels,
+            .in = element_of<T>(),
+            .out = element_of<T>()};
+  for (std::size_t i = 0; i < runs.count; ++i) {
+    p.bias = fused && i == 0;
+    p.accumulate = i > 0;
+    library.products().multiply(s, p, x + runs.x + i * runs.x_step, w + runs.w + i * runs.w_step, bias, nullptr, y);
+  }
   if (!fused && (bias != nullptr || relu)) bias_relu(s, batch, g.out_channels, y, bias, relu, y);
 }
 
 template <class T>
-KD_HIDDEN void product_backward_data(const stream& s, cudnn& library, const conv2d_geometry& g, const tap_run& run,
-                                     std::size_t batch, const T* dy, const T* w, bool accumulate, T* dx) {
+KD_HIDDEN void products_backward_data(const stream& s, cudnn& library, const conv2d_geometry& g, const tap_runs& runs,
+                                      std::size_t batch, const T* dy, const T* w, bool accumulate, T* dx) {
   // Pixels that no tap meets.
-  if (!accumulate && run.size < g.in().size()) fill_zero(s, dx, batch * g.in().size());
+  if (!accumulate && runs.count * runs.size < g.in().size()) fill_zero(s, dx, batch * g.in().size());
   const product p{.rows = batch,
-                  .columns = run.size,
+                  .columns = runs.size,
                   .depth = g.out_channels,
                   .row_a = g.out_channels,
                   .row_b = filter_size(g),
@@ -110,25 +130,32 @@ KD_HIDDEN void product_backward_data(const stream& s, cudnn& library, const conv
                   .in = element_of<T>(),
                   .out = element_of<T>(),
                   .accumulate = accumulate};
-  library.products().multiply(s, p, dy, w + run.w, nullptr, nullptr, dx + run.x);
+  for (std::size_t i = 0; i < runs.count; ++i)
+    library.products().multiply(s, p, dy, w + runs.w + i * runs.w_step, nullptr, nullptr,
+                                dx + runs.x + i * runs.x_step);
 }
 
 /// Returns whether db was written.
 template <class T>
-KD_HIDDEN bool product_backward_weight(const stream& s, cudnn& library, const conv2d_geometry& g, const tap_run& run,
-                                       std::size_t batch, const T* x, const T* dy, float* dw, float* db,
-                                       bool zero_dead_taps) {
-  if (zero_dead_taps && run.size < filter_size(g)) fill_zero(s, dw, g.weights());
-  const product p{.rows = g.out_channels,
-                  .columns = run.size,
-                  .depth = batch,
-                  .a_transposed = true,
-                  .row_a = g.out_channels,
-                  .row_b = g.in().size(),
-                  .row_d = filter_size(g),
-                  .in = element_of<T>(),
-                  .sums_of_a = std::is_same_v<T, float> && db != nullptr};
-  return library.products().multiply(s, p, dy, x + run.x, nullptr, db, dw + run.w);
+KD_HIDDEN bool products_backward_weight(const stream& s, cudnn& library, const conv2d_geometry& g, const tap_runs& runs,
+                                        std::size_t batch, const T* x, const T* dy, float* dw, float* db,
+                                        bool zero_dead_taps) {
+  if (zero_dead_taps && runs.count * runs.size < filter_size(g)) fill_zero(s, dw, g.weights());
+  product p{.rows = g.out_channels,
+            .columns = runs.size,
+            .depth = batch,
+            .a_transposed = true,
+            .row_a = g.out_channels,
+            .row_b = g.in().size(),
+            .row_d = filter_size(g),
+            .in = element_of<T>()};
+  bool summed = false;
+  for (std::size_t i = 0; i < runs.count; ++i) {
+    p.sums_of_a = std::is_same_v<T, float> && db != nullptr && i == 0;
+    summed |=
+        library.products().multiply(s, p, dy, x + runs.x + i * runs.x_step, nullptr, db, dw + runs.w + i * runs.w_step);
+  }
+  return summed;
 }
 
 template <class T>
@@ -154,8 +181,8 @@ KD_HIDDEN void conv2d_forward(const stream& s, cudnn& library, const conv2d_geom
   if (direct_conv2d(g)) return direct_conv2d_forward(s, g, batch, x, w, bias, relu, y);
   workspace::frame room(library.room());
   const T* weights = detail::weights_as<T>(s, room, g, w);
-  if (const tap_run run = one_run_of_taps(g); run.size > 0)
-    return detail::product_forward(s, library, g, run, batch, x, weights, bias, relu, y);
+  if (const tap_runs runs = tap_runs_of(g); detail::forward_by_products<T>(runs))
+    return detail::products_forward(s, library, g, runs, batch, x, weights, bias, relu, y);
   library.forward(s, g, batch, x, weights, y);
   if (bias != nullptr || relu) bias_relu(s, batch * g.out().pixels(), g.out_channels, y, bias, relu, y);
 }
@@ -168,8 +195,8 @@ KD_HIDDEN void conv2d_backward_data(const stream& s, cudnn& library, const conv2
   if (direct_conv2d(g)) return direct_conv2d_backward_data(s, g, batch, dy, w, accumulate, dx);
   workspace::frame room(library.room());
   const T* weights = detail::weights_as<T>(s, room, g, w);
-  if (const tap_run run = one_run_of_taps(g); run.size > 0)
-    return detail::product_backward_data(s, library, g, run, batch, dy, weights, accumulate, dx);
+  if (const tap_runs runs = tap_runs_of(g); runs.count > 0)
+    return detail::products_backward_data(s, library, g, runs, batch, dy, weights, accumulate, dx);
   library.backward_data(s, g, batch, dy, weights, accumulate, dx);
 }
 
@@ -189,8 +216,8 @@ KD_HIDDEN void conv2d_backward_weight(const stream& s, cudnn& library, const con
   }
   if (direct_conv2d(g)) return direct_conv2d_backward_weight(s, g, batch, x, dy, dw, db, scratch);
   bool summed = db == nullptr;
-  if (const tap_run run = one_run_of_taps(g); run.size > 0)
-    summed = detail::product_backward_weight(s, library, g, run, batch, x, dy, dw, db, zero_dead_taps) || summed;
+  if (const tap_runs runs = tap_runs_of(g); runs.count > 0)
+    summed = detail::products_backward_weight(s, library, g, runs, batch, x, dy, dw, db, zero_dead_taps) || summed;
   else
     detail::library_backward_weight(s, library, g, batch, x, dy, dw);
   if (summed) return;
