@@ -578,13 +578,16 @@ __device__ loss_row<Loss> loss_of_block_row(const row_of_batch<Batch>& at, const
   return result;
 }
 
-/// Blocks that must fit a multiprocessor: 64 registers for a thread where all formats have 16 bits, 80 for short rows
+template <class Logit>
+inline constexpr bool is_bfloat16 = std::is_same_v<std::remove_cvref_t<Logit>, bfloat16>;
+/// Blocks that must fit a multiprocessor: 64 registers for a thread where all logits are bfloat16, 80 for short rows
 /// of floats, what it wants where a class has more than 3 floats or a pass more, which would spill (nvcc 13.0). Long
 /// rows of floats go one at a time: 132 of 32,000 classes stay in an H100's L2 for their second pass (206 microseconds
 /// instead of 233 for 1,024 rows).
 template <unsigned Threads, class Loss, class Batch>
 inline constexpr unsigned block_row_blocks = [] {
-  constexpr bool narrow = sizeof(*Batch{}.student.data) == 2 && sizeof(*Batch{}.gradient.data) == 2;
+  constexpr bool narrow = is_bfloat16<decltype(*Batch{}.student.data)> &&
+                          is_bfloat16<decltype(*Batch{}.teacher.data)> && is_bfloat16<decltype(*Batch{}.gradient.data)>;
   constexpr bool small = floats_of_class<Loss> <= 3 && Loss::probability_sums == 0 && !Loss::standardises;
   if (Threads == few_row_threads) return !small ? 4u : narrow ? 8u : 6u;
   return small && narrow ? 2u : 1u;

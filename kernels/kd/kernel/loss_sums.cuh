@@ -214,7 +214,7 @@ template <class Loss, class Batch>
 KD_KERNEL void __launch_bounds__(fold_loss_threads, 1)
     fold_loss_rows(const Batch batch, const Loss* loss, const counted_rows* counted, const loss_row<Loss>* terms,
                    formula::loss_sums* sums) {
-  constexpr unsigned at_once = 4;  // loads that do not wait for one another
+  constexpr unsigned at_once = Loss::values <= 3 ? 4 : 2;  // loads that do not wait for one another
   batch_sums<Loss> mine;
   for (std::size_t first = threadIdx.x; first < batch.rows; first += at_once * fold_loss_threads) {
     loss_row<Loss> rows[at_once];
