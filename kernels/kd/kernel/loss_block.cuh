@@ -30,8 +30,8 @@ namespace kd::kernel::inline KD_KERNEL_ABI {
 inline constexpr unsigned few_row_threads = 128, many_row_threads = 512;
 inline constexpr unsigned few_threads_classes = 8192;
 
-/// Which exponentials a row takes beside exp(t/T): at T = 1 softmax(z) and softmax(z/T) are one, at T = 2 exp(z) is the
-/// square of exp(z/2), otherwise both are computed.
+/// Which exponentials a row takes beside exp(t/T): exp(z/T) or exp(z) alone where a loss has no terms of both sides; in
+/// long rows exp(z) as the square of exp(z/2) at T = 2; otherwise both. Each kind is a kernel's code once more.
 enum class student_exponentials { shared, squared, separate };
 
 template <student_exponentials Kind>
@@ -612,15 +612,13 @@ __device__ void loss_of_block_rows(const Batch& batch, const Loss* loss_in_memor
     using enum student_exponentials;
     if constexpr (!takes_hard_exponentials<Loss>) {
       run.template operator()<shared>();
-    } else if constexpr (Loss::standardises) {
+    } else if constexpr (Loss::standardises || Threads == few_row_threads) {
       run.template operator()<separate>();
     } else {
       if (loss.temperature == 2.0f)
         run.template operator()<squared>();
-      else if (loss.temperature != 1.0f)
-        run.template operator()<separate>();
       else
-        run.template operator()<shared>();
+        run.template operator()<separate>();
     }
   }
   if (!Exchange::ends || threadIdx.x != 0) return;
