@@ -78,16 +78,16 @@ expect "TOO LONG" tests-gpu build-report peer
 # ---- green: what a machine lacks, and what there is no time for
 dry_run 0 KD_DRY_FEW=1 KD_DRY_WITHOUT_TORCH=1
 expect "not run" peer
-dry_run 0 KD_DRY_FEW=1 KD_DRY_SLOW="racecheck bench" KD_GPU_SECONDS=320  # programs are left out, and named
+dry_run 0 KD_DRY_FEW=1 KD_DRY_SLOW="racecheck bench" KD_GPU_SECONDS=362  # programs are left out, and named
 expect passed racecheck bench
 grep -q '^not run .*_test$' "$out/racecheck.log" || fault "racecheck does not name what it left out"
 grep -q '^not run: cuda\..*_bench' "$out/bench.log" || fault "bench does not name what it left out"
-dry_run 0 KD_DRY_FEW=1 KD_GPU_SECONDS=150
+dry_run 0 KD_DRY_FEW=1 KD_GPU_SECONDS=192
 expect passed configure build tests-gpu parity
 expect "not run" report peer bench
 grep -q 'not run: peer: no time was left' "$out/summary.txt" || fault "the summary does not say why peer was not run"
 # Without the tests nothing was shown.
-dry_run 1 KD_DRY_FEW=1 KD_GPU_SECONDS=70
+dry_run 1 KD_DRY_FEW=1 KD_GPU_SECONDS=112
 expect "not run" tests-gpu
 
 # ---- limits that do not add up

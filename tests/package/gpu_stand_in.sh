@@ -1,7 +1,7 @@
 #!/bin/bash
 # Stands for every program that ./run gpu starts, on a machine without a GPU: links to this file, one for each name, lie
 # first in PATH (gpu_dry_run.sh). Nothing is built or run, and no time passes: $KD_DRY/clock holds milliseconds, and each
-# stand-in moves it on by what its original is estimated to take with 16 threads and an H200. KD_DRY_SLOW names what takes
+# stand-in moves it on by what its original is taken to need with 16 threads and an H100. KD_DRY_SLOW names what takes
 # ten times as long, KD_DRY_FAILING what fails; with KD_DRY_FEW=1 there are only a few programs.
 set -u
 name=$(basename "$0")
@@ -59,7 +59,7 @@ case $name in
       *" -B "*/report\ *)  # beside the other configuration
         outcome configure-report
         ;;
-      *" -B "*) takes configure 15000 ;;
+      *" -B "*) takes configure 7000 ;;
       *"--target help") targets ;;
       --build\ */report\ *)  # beside the build: it is finished then and there
         outcome build-report && make_program "$2/examples/report"
@@ -77,7 +77,7 @@ case $name in
             bench.*) make_program "$folder/bench/${target#bench.}" ;;
           esac
         done
-        takes build 60000
+        takes build 110000
         ;;
       *)
         echo "no such call of cmake is expected: $*"
@@ -105,7 +105,7 @@ case $name in
     ;;
   python3)
     if [ "${1:-}" = -c ]; then exit "${KD_DRY_WITHOUT_TORCH:-0}"; fi
-    takes peer 35000
+    takes peer 27000
     ;;
   report) takes report 30000 ;;
   *_bench) takes bench 4500 ;;

@@ -28,6 +28,11 @@ struct dense_batch {
   static constexpr double* row_values = nullptr;
 };
 
+template <class Batch>
+inline constexpr bool is_more_than_dense = requires {
+  &Batch::ignore_index;
+};
+
 /// The label of a row, and the logits there.
 struct row_label {
   unsigned at = no_class;  // no_class where there is none

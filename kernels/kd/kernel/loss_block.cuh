@@ -589,7 +589,7 @@ inline constexpr unsigned block_row_blocks = [] {
   constexpr bool narrow = is_bfloat16<decltype(*Batch{}.student.data)> &&
                           is_bfloat16<decltype(*Batch{}.teacher.data)> && is_bfloat16<decltype(*Batch{}.gradient.data)>;
   constexpr bool small = floats_of_class<Loss> <= 3 && Loss::probability_sums == 0 && !Loss::standardises;
-  if (Threads == few_row_threads) return !small ? 4u : narrow ? 8u : 6u;
+  if (Threads == few_row_threads) return !small ? 4u : narrow ? 8u : is_more_than_dense<Batch> ? 5u : 6u;
   return small && narrow ? 2u : 1u;
 }();
 

@@ -307,10 +307,6 @@ __device__ loss_row<Loss> loss_in_registers(const register_row<Lanes, Values>& p
   return result;
 }
 
-template <class Batch>
-inline constexpr bool is_more_than_dense = requires {
-  &Batch::ignore_index;
-};
 /// Threads of a block: 128 where a fold follows in a launch of its own; for one block that folds as well up to 1,024,
 /// which leaves 64 registers for a thread, or 512 where it wants more.
 template <unsigned Values, bool Fold, class Loss, class Batch>
