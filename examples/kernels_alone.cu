@@ -62,7 +62,8 @@ int main() {
   auto* const sums = managed<formula::loss_sums>(1);
 
   // A block for each row, then one block that adds the rows up, in their order.
-  kernel::logit_loss_by_block<Loss, Batch><<<rows, kernel::block_row_threads>>>(batch, on_device, counted, terms);
+  constexpr unsigned threads = kernel::few_row_threads;
+  kernel::logit_loss_by_block<threads, Loss, Batch><<<rows, threads>>>(batch, on_device, counted, terms);
   kernel::fold_loss_rows<Loss, Batch><<<1, kernel::fold_loss_threads>>>(batch, on_device, counted, terms, sums);
   check(cudaGetLastError(), "launch");
   check(cudaDeviceSynchronize(), "loss");
