@@ -66,8 +66,8 @@ def soft_capped(z):
 losses = {
     "forward_kl": softened(kl),
     "forward_kl_two_temperatures": softened(kl, teacher_T=4.0, scale=1),  # and without T^2
-    # The teacher's logits are log-probabilities as they are, whatever they sum to.
-    "partial_kl": lambda z: T * T * kl(t, (z / T).log_softmax(1)),
+    # The teacher's logits are log-probabilities as they are, whatever they sum to: the weight keeps the result near 1.
+    "partial_kl": lambda z: T * T * kl(t, (z / T).log_softmax(1)) / 1024,
     "reverse_kl": softened(lambda p, q: kl(q, p)),
     "jeffreys": softened(lambda p, q: kl(p, q) + kl(q, p)),
     "jensen_shannon": softened(lambda p, q: jensen_shannon(p, q, 0.5)),

@@ -4,11 +4,11 @@
 /// Images are [sample][height][width][channel] in T (float or kernel::bfloat16), weights and their gradients
 /// [out][kernel_h][kernel_w][in] floats. Three ways, by geometry:
 /// - kd/cuda/direct_conv2d.hpp where few channels meet;
-/// - products by cuBLASLt where the output is one pixel, one for each run of memory in which its live taps lie. Of a
-/// 3x3
-///   convolution of a 1x1 image only the centre is ever more than padding: ResNet18's last stage at 32x32 input needs a
-///   ninth of the multiplications, and of the weights read, that a convolution would take; its first, of stride 2 on
-///   2x2, is two products, where cuDNN's only deterministic gradient of the input took 0.74 ms on an H100 in float;
+/// - products by cuBLASLt where the output is one pixel, one for each run of memory in which its live taps lie. Of
+///   a 3x3 convolution of a 1x1 image only the centre is ever more than padding: ResNet18's last stage at 32x32 input
+///   needs a ninth of the multiplications, and of the weights read, that a convolution would take; its first, of stride
+///   2 on 2x2, is two products, where cuDNN's only deterministic gradient of the input took 0.74 ms on an H100 in
+///   float;
 /// - cuDNN otherwise. In bfloat16 the weights are rounded to bfloat16 for it, and so is its gradient of them.
 #pragma once
 

@@ -9,9 +9,9 @@
 ///          tiles in turn. A thread owns 9 taps of 4 input and 2 output channels, 72 sums in registers, and slides
 ///          along a strip of 2x2 windows: 8 float4 of x (the other 8 stay in registers) and 4 float2 of dy for 288
 ///          multiply-adds. The strips of a block are added through shared memory, in order, and its sums are written to
-///          partial [block][t.partial()]. direct_conv2d_add_partials: ceil(t.partial() / 32) blocks of 256 threads add
-///          those of all blocks in a fixed tree. Bits depend on geometry and batch alone, not on the GPU.
-/// Shared   t.shared_bytes(): both tiles; LightNN 84 and 38 KiB. add_partials 1 KiB.
+///          partial [block][t.partial()]. direct_conv2d_add_partials: ceil(t.partial() / 32) blocks of 1,024 threads
+///          add those of all blocks in a fixed tree. Bits depend on geometry and batch alone, not on the GPU.
+/// Shared   t.shared_bytes(): both tiles; LightNN 84 and 38 KiB. add_partials 4 KiB.
 /// Bytes    x once and its borders, dy once, partial sums twice: LightNN at batch 128 4.2 + 0.5 MB and 2.8 + 2.4 MB,
 ///          113 and 151 MFLOP.
 /// Limits   as direct_conv2d_forward; a NaN or infinity in x reaches dw even where dy is zero.

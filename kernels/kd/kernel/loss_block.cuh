@@ -491,8 +491,7 @@ __device__ loss_row<Loss> loss_of_block_row(const row_of_batch<Batch>& at, const
     row_reader<Loss, Kind> mine(loss, soft, label);
     over_row([&](const auto& class_of, const auto& z, const auto& t) { mine.add(class_of, z, t); });
     join_block<Threads>(mine, part, soft, [&](side of, unsigned first) {
-      // A group, or as much of one as the row has: the classes beyond are looked at by others, and would be found
-      // there.
+      // A group, or as much of one as the row has; classes beyond a single pack are another thread's, and not larger.
       unsigned found = first;
       float largest = -float_infinity;
       for (unsigned i = 0; i < walk::packs * width; ++i) {
@@ -580,10 +579,10 @@ __device__ loss_row<Loss> loss_of_block_row(const row_of_batch<Batch>& at, const
 
 template <class Logit>
 inline constexpr bool is_bfloat16 = std::is_same_v<std::remove_cvref_t<Logit>, bfloat16>;
-/// Blocks that must fit a multiprocessor: 64 registers for a thread where all logits are bfloat16, 80 for short rows
-/// of floats, what it wants where a class has more than 3 floats or a pass more, which would spill (nvcc 13.0). Long
-/// rows of floats go one at a time: 132 of 32,000 classes stay in an H100's L2 for their second pass (206 microseconds
-/// instead of 233 for 1,024 rows).
+/// Blocks that must fit a multiprocessor: 64 registers for a thread where all logits are bfloat16, 80 or 102 for short
+/// rows of floats, what it wants where a class has more than 3 floats or a pass more, which would spill (nvcc 13.0).
+/// Long rows of floats go one at a time: 132 of 32,000 classes stay in an H100's L2 for their second pass (206
+/// microseconds instead of 233 for 1,024 rows).
 template <unsigned Threads, class Loss, class Batch>
 inline constexpr unsigned block_row_blocks = [] {
   constexpr bool narrow = is_bfloat16<decltype(*Batch{}.student.data)> &&

@@ -2,7 +2,7 @@
 ///
 ///   sums += sum over the rows of (total, every term, correct, agrees), unless a row is at fault
 /// Double precision in a fixed order: the same bits in every run. fold_loss_rows reads 8 bytes and 8 for each term per
-/// row with one block of 256 threads (0.5 KB of shared memory and 0.3 for each term); a faulty row is read a second
+/// row with one block of 1,024 threads (0.5 KB of shared memory and 0.3 for each term); a faulty row is read a second
 /// time, by class.
 ///
 /// Limits: rows and classes below 2^31. Checked in tests/cuda/logit_loss_test.cpp.
