@@ -74,6 +74,7 @@ option(KD_WERROR "Warnings of kd's own executables are errors" OFF)
 set(KD_COMPILE_MEMORY "" CACHE STRING "Address space in bytes that one compilation may use; empty for no limit")
 set(KD_CUDA_EXAMPLES AUTO CACHE STRING "Examples that nvcc compiles where there is CUDA: a list of names, ALL, or AUTO: \
 all with a GPU here or with KD_CUDA=ON, else none")
+option(KD_CUDA_RUNS "The tests of the CUDA device will run on a GPU; OFF: they only have to compile and link" ON)
 set(kd_instruction_sets "")
 if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|AMD64)$")
   set(kd_instruction_sets x86-64-v2 x86-64-v3 x86-64-v4)
