@@ -63,8 +63,22 @@ def soft_capped(z):
     return 0.5 * T * T * kl((p / T).log_softmax(1), (q / T).log_softmax(1)) + 0.5 * F.cross_entropy(q, labels)
 
 
+# A teacher of whom K classes were kept, with log-probabilities that floats hold exactly; all other classes are one.
+K = 2
+kept = t.topk(K, dim=1).indices
+kept_log_p = t.log_softmax(1).gather(1, kept).float().double()
+
+
+def one_bucket(z):
+    log_q = (z / T).log_softmax(1)
+    rest_p = torch.log1p(-kept_log_p.exp().sum(1, keepdim=True))
+    rest_q = log_q.scatter(1, kept, -torch.inf).logsumexp(1, keepdim=True)
+    return T * T * kl(torch.cat([kept_log_p, rest_p], 1), torch.cat([log_q.gather(1, kept), rest_q], 1))
+
+
 losses = {
     "forward_kl": softened(kl),
+    "forward_kl_one_bucket": one_bucket,
     "forward_kl_two_temperatures": softened(kl, teacher_T=4.0, scale=1),  # and without T^2
     # The teacher's logits are log-probabilities as they are, whatever they sum to: the weight keeps the result near 1.
     "partial_kl": lambda z: T * T * kl(t, (z / T).log_softmax(1)) / 1024,
@@ -102,6 +116,7 @@ text = f"""/// Written by make_loss_golden.py with PyTorch {torch.__version__.sp
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 
 namespace kd_golden {{
 
@@ -112,6 +127,9 @@ inline constexpr float loss_temperature = {T}f;
 text += array("loss_student", "double", doubles(z), "[loss_rows * loss_classes]")
 text += array("loss_teacher", "double", doubles(t), "[loss_rows * loss_classes]")
 text += array("loss_labels", "std::size_t", [str(int(y)) for y in labels], "[loss_rows]")
+text += f"inline constexpr std::size_t loss_kept = {K};\n"
+text += array("loss_kept_classes", "std::int32_t", [str(int(c)) for c in kept.flatten()], "[loss_rows * loss_kept]")
+text += array("loss_kept_log_p", "float", [repr(float(p)) + "f" for p in kept_log_p.flatten()], "[loss_rows * loss_kept]")
 text += """/// The mean over the rows, and its gradient.
 struct loss_golden {
   double value, d_student[loss_rows * loss_classes];

@@ -9,6 +9,7 @@
 #include <random>
 #include <vector>
 
+#include "golden/loss_golden.hpp"
 #include "kd/formula/losses.hpp"
 #include "kd/forward_backward.hpp"
 #include "kd/loss/distillation.hpp"
@@ -134,6 +135,25 @@ void check_definition(const Divergence& divergence, top_k_rest rest, float teach
 }
 
 }  // namespace
+
+TEST_CASE("top_k_loss: one bucket agrees with PyTorch's kl_div of k + 1 classes", "[loss][top_k][golden]") {
+  using namespace kd_golden;
+  std::vector<float> student(loss_student, std::end(loss_student)), gradient(student.size());
+  const kd::loss_terms got = kd::forward_backward(
+      alone(kd::formula::forward_kl{}, loss_temperature, 1),
+      kd::logit_batch<float>{
+          .rows = loss_rows, .classes = loss_classes, .student = {student.data()}, .gradient = {gradient.data()}},
+      kd::top_k_rows<float, std::int32_t>{.rows = loss_rows,
+                                          .classes = loss_classes,
+                                          .k = loss_kept,
+                                          .indices = {loss_kept_classes},
+                                          .values = {loss_kept_log_p},
+                                          .rest = top_k_rest::one_bucket});
+  std::vector<double> half;  // the weight of `alone`
+  for (const double d : forward_kl_one_bucket.d_student) half.push_back(d / 2);
+  CHECK(near(got.total, forward_kl_one_bucket.value / 2, {.relative = 1e-6}));
+  CHECK(near(gradient, half, {.absolute = 1e-6}, "d_student"));
+}
 
 TEST_CASE("top_k_loss: losses are those of the k classes and one for the rest", "[loss][top_k]") {
   using namespace kd::formula;
