@@ -15,6 +15,7 @@
 #include "kd/loss/any_distillation.hpp"
 #include "kd/loss/cross_entropy.hpp"
 #include "kd/loss/distillation.hpp"
+#include "kd/loss/linear_loss.hpp"
 #include "kd/loss/soft_capped.hpp"
 #include "kd/loss/top_k_loss.hpp"
 #include "kd/loss/top_k_teacher.hpp"

@@ -15,25 +15,31 @@
 
 namespace {
 std::atomic<long> allocations{0};
+std::atomic<std::size_t> allocated_bytes{0};
+
+void count(std::size_t size) {
+  ++allocations;
+  allocated_bytes += size;
+}
 }
 
 void* operator new(std::size_t size) {
-  ++allocations;
+  count(size);
   if (void* p = std::malloc(size == 0 ? 1 : size)) return p;
   throw std::bad_alloc();
 }
 void* operator new(std::size_t size, const std::nothrow_t&) noexcept {
-  ++allocations;
+  count(size);
   return std::malloc(size == 0 ? 1 : size);
 }
 void* operator new(std::size_t size, std::align_val_t alignment) {
-  ++allocations;
+  count(size);
   const auto a = static_cast<std::size_t>(alignment);
   if (void* p = std::aligned_alloc(a, (size + a - 1) / a * a)) return p;
   throw std::bad_alloc();
 }
 void* operator new(std::size_t size, std::align_val_t alignment, const std::nothrow_t&) noexcept {
-  ++allocations;
+  count(size);
   const auto a = static_cast<std::size_t>(alignment);
   return std::aligned_alloc(a, (size + a - 1) / a * a);
 }
@@ -93,4 +99,36 @@ TEST_CASE("a loss on own arrays allocates nothing where it is given scratch", "[
   const kd::loss_result result = kd::cpu::logit_loss_forward_backward(threads, batch, loss, scratch);
   CHECK(allocations == before);
   CHECK(result.terms.rows == rows - 1);
+}
+
+TEST_CASE("a loss on products allocates its chunk within the bound, at once, and nothing else", "[loss][allocation]") {
+  constexpr std::size_t rows = 64, classes = 3000, width = 40;
+  const std::vector<float> hidden(rows * width, 0.01f), matrix(classes * width, 0.02f);
+  const std::vector<std::int32_t> labels(rows, 3);
+  std::vector<float> d_hidden(rows * width), d_matrix(classes * width);
+  kd::linear_batch<float> batch{.rows = rows,
+                                .classes = classes,
+                                .student = {hidden.data(), matrix.data(), width},
+                                .teacher = {hidden.data(), matrix.data(), width},
+                                .labels = labels.data(),
+                                .d_hidden = d_hidden.data(),
+                                .d_matrix = d_matrix.data()};
+  const kd::cpu::device cpu(2);
+  (void)kd::forward_backward(kd::distillation{}, batch, cpu);  // the team starts
+  std::size_t rows_before = 0;
+  for (const std::size_t memory : {500'000u, 1'000'000u, 4'000'000u}) {
+    batch.memory = memory;
+    const kd::linear_chunk chunk = kd::linear_chunks(kd::distillation{}, batch, cpu);
+    const long before = allocations;
+    const std::size_t bytes_before = allocated_bytes;
+    (void)kd::forward_backward(kd::distillation{}, batch, cpu);
+    const std::size_t bytes = allocated_bytes - bytes_before;
+    const long calls = allocations - before;
+    CAPTURE(memory, chunk.rows, chunk.bytes);
+    CHECK(calls == 1);
+    CHECK(bytes == chunk.bytes);
+    CHECK(bytes <= memory);
+    CHECK(chunk.rows > rows_before);
+    rows_before = chunk.rows;
+  }
 }
