@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <type_traits>
 
 #include "kd/core/abi.hpp"
 #include "kd/cpu/detail/logit_formats.hpp"
@@ -33,21 +34,23 @@ void pack_panel(const T* matrix, std::size_t stride, std::size_t rows, std::size
 template <std::size_t Width, class T>
 void pack_panel_transposed(const T* matrix, std::size_t stride, std::size_t rows, std::size_t columns, float* panel) {
   constexpr std::size_t all = panel_columns<Width>;
-  float square[16 * 16] = {};
-  for (std::size_t k = 0; k < rows; k += 16) {
-    const std::size_t here = std::min<std::size_t>(16, rows - k);
+  for (std::size_t k = 0; k < rows; k += 16)
     for (std::size_t j = 0; j < all; j += 16) {
+      const T* const from = matrix + j * stride + k;
+      float* const to = panel + k * all + j;
       const std::size_t filled = j < columns ? std::min<std::size_t>(16, columns - j) : 0;
-      for (std::size_t r = 0; r < filled; ++r)
-        for (std::size_t i = 0; i < here; ++i) square[r * 16 + i] = to_float(matrix[(j + r) * stride + k + i]);
-      if (here == 16) {
-        transpose_16x16<Width>(square, 16, filled, panel + k * all + j, all);
+      if (rows - k < 16) {
+        for (std::size_t i = 0; i < rows - k; ++i)
+          for (std::size_t r = 0; r < 16; ++r) to[i * all + r] = r < filled ? to_float(from[r * stride + i]) : 0.0f;
+      } else if constexpr (std::is_same_v<T, float>) {
+        transpose_16x16<Width>(from, stride, filled, to, all);
       } else {
-        for (std::size_t i = 0; i < here; ++i)
-          for (std::size_t r = 0; r < 16; ++r) panel[(k + i) * all + j + r] = r < filled ? square[r * 16 + i] : 0.0f;
+        float square[16 * 16];
+        for (std::size_t r = 0; r < filled; ++r)
+          for (std::size_t i = 0; i < 16; i += Width) store(square + r * 16 + i, load<Width>(from + r * stride + i));
+        transpose_16x16<Width>(square, 16, filled, to, all);
       }
     }
-  }
 }
 
 /// Distance of the rows of a matrix of one's own, in floats: whole vectors of 16, and one more, so that the rows of a
