@@ -25,9 +25,8 @@ class buffer {
   buffer() = default;
   explicit buffer(std::size_t size) : size_(size) {
     if (size == 0) return;
-    const std::size_t bytes = product_of("kd::cpu::buffer", {size, sizeof(T)}, remedy);
+    const std::size_t bytes = product_of("kd::cpu::buffer", {size, sizeof(T)}, remedy), rounded = allocated(size);
     const std::size_t alignment = bytes >= huge_page ? huge_page : 64;
-    const std::size_t rounded = (bytes + alignment - 1) / alignment * alignment;
     void* const memory = ::operator new (rounded, std::align_val_t{alignment}, std::nothrow);
     if (memory == nullptr) throw device_error(text("kd::cpu::buffer: no memory for ", bytes, " bytes; ", remedy));
     data_ = std::unique_ptr<T[], release>(static_cast<T*>(memory), release{alignment});
@@ -38,6 +37,11 @@ class buffer {
     std::memset(memory, 0, rounded);
   }
 
+  /// Bytes of an array of so many elements: whole lines of a cache, or whole huge pages.
+  static constexpr std::size_t allocated(std::size_t size) {
+    const std::size_t bytes = size * sizeof(T), alignment = bytes >= huge_page ? huge_page : 64;
+    return (bytes + alignment - 1) / alignment * alignment;
+  }
   T* data() { return data_.get(); }
   const T* data() const { return data_.get(); }
   std::size_t size() const { return size_; }

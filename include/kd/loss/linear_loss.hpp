@@ -10,11 +10,11 @@
 #include <limits>
 #include <string_view>
 #include <type_traits>
-#include <vector>
 
 #include "kd/core/abi.hpp"
 #include "kd/core/error.hpp"
 #include "kd/core/sizes.hpp"
+#include "kd/cpu/buffer.hpp"
 #include "kd/cpu/detail/row_products.hpp"
 #include "kd/cpu/device.hpp"
 #include "kd/cpu/logit_loss.hpp"
@@ -92,7 +92,7 @@ linear_scratch scratch_of(const char* name, const cpu::parallel& threads, const 
   at.labels = next({rows, sizeof(std::int64_t)});
   at.weights = next({rows, sizeof(float)});
   at.loss = next({cpu::logit_loss_scratch(threads, rows, batch.classes)});
-  at.end = end + 64;  // what aligning takes
+  at.end = end;
   return at;
 }
 
@@ -152,7 +152,8 @@ linear_chunk linear_chunks(const Loss&, const linear_batch<Student, Teacher, Lab
                            const cpu::device& device = {}) {
   constexpr const char* name = Loss::name;
   const auto bytes_of = [&](std::size_t rows) {
-    return detail::scratch_of(name, device.threads(), batch, formula_of<Loss>::needs_teacher, rows).end;
+    return cpu::buffer<std::byte>::allocated(
+        detail::scratch_of(name, device.threads(), batch, formula_of<Loss>::needs_teacher, rows).end);
   };
   if (bytes_of(1) > batch.memory)
     reject_argument(name, text("memory must be at least ", bytes_of(1), " bytes for one row"), batch.memory,
@@ -199,8 +200,8 @@ loss_terms forward_backward(const Loss& loss, const linear_batch<Student, Teache
   const cpu::parallel& threads = device.threads();
   const linear_chunk chunk = linear_chunks(loss, batch, device);
   const auto at = kd::detail::scratch_of(name, threads, batch, has_teacher, chunk.rows);
-  std::vector<std::byte> memory(at.end);
-  std::byte* const begin = memory.data() + (64 - reinterpret_cast<std::uintptr_t>(memory.data()) % 64) % 64;
+  cpu::buffer<std::byte> memory(at.end);
+  std::byte* const begin = memory.data();
   const formula::logit_batch<float, float, Label, float> all = {.rows = batch.rows,
                                                                 .classes = batch.classes,
                                                                 .labels = {batch.labels},
@@ -272,7 +273,7 @@ loss_terms forward_backward(const Loss& loss, const linear_batch<Student, Teache
                                              .divide_by = formula::divisor::one,
                                              .upstream = &factor,
                                              .gradient = {wants_gradient ? z : nullptr, z_row}},
-                                         formula, std::span(begin + at.loss, at.end - 64 - at.loss));
+                                         formula, std::span(begin + at.loss, at.end - at.loss));
     if (!part.finite()) part.fault.row = counted[first + part.fault.row];
     require_finite(part, name);
     terms.total += part.terms.total;
