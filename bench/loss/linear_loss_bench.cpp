@@ -72,6 +72,7 @@ void multiply_add(benchmark::State& state) {
       benchmark::DoNotOptimize(number);
       const kd::cpu::vector_of<width> factor = kd::cpu::vector_of<width>{} + number;
       kd::cpu::vector_of<width> sum[sums] = {};
+      for (std::size_t j = 0; j < sums; ++j) sum[j] += static_cast<float>(j);  // equal sums would be computed once
       for (std::size_t i = 0; i < rounds; ++i) {
         KD_UNROLL(12)
         for (std::size_t j = 0; j < sums; ++j) sum[j] = sum[j] * factor + factor;

@@ -28,7 +28,7 @@ using kd::cpu::detail::to_float;
 
 constexpr float infinity = std::numeric_limits<float>::infinity(), no_number = std::numeric_limits<float>::quiet_NaN();
 /// Lane by lane, one tile, and several: at their ends and between.
-constexpr std::size_t widths[] = {2, 10, 64, 65, 133, 1024, 1025, 2500};
+constexpr std::size_t widths[] = {2, 10, 65, 256, 257, 1024, 1025, 2500};
 
 struct rows_of_logits {
   std::size_t rows, classes;

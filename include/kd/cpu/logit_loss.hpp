@@ -27,6 +27,16 @@
 
 namespace kd::inline KD_ABI::cpu {
 
+namespace detail {
+
+/// Bytes that the threads of a loss work in.
+constexpr std::size_t loss_thread_bytes(const parallel& par, std::size_t rows, std::size_t classes) {
+  const std::size_t threads = std::min<std::size_t>(static_cast<std::size_t>(std::max(par.threads, 1)), rows);
+  return threads * loss_thread_floats(classes) * sizeof(float);
+}
+
+}  // namespace detail
+
 /// Bytes of scratch that any loss needs for up to `rows` rows; any alignment will do. Throws argument_error where the
 /// logits themselves would not fit an address.
 constexpr std::size_t logit_loss_scratch(const parallel& par, std::size_t rows, std::size_t classes) {
@@ -34,8 +44,8 @@ constexpr std::size_t logit_loss_scratch(const parallel& par, std::size_t rows, 
   // With 128 bytes a logit, more than its share of the sum below, which therefore cannot wrap.
   (void)product_of("kd::cpu::logit_loss_scratch", {rows, classes, 128}, "pass fewer rows");
   static_assert(row_bytes <= 128);
-  const std::size_t threads = std::min<std::size_t>(static_cast<std::size_t>(std::max(par.threads, 1)), rows);
-  return 64 + rows * row_bytes + threads * detail::loss_thread_floats(classes) * sizeof(float);
+  return 64 + detail::loss_thread_bytes(par, rows, classes) + rows * row_bytes +
+         detail::loss_parts_of(rows) * detail::most_loss_part_bytes;
 }
 
 /// The terms of a loss, divided by what the batch says, and the gradient by the student's logits, written or added.
@@ -59,6 +69,8 @@ namespace detail {
 
 /// Below this many logits a second thread costs more than it saves (measured on 2 cores: 128 x 10 and 128 x 100).
 inline constexpr std::size_t loss_parallel_logits = 16384;
+/// The same for the rows whose values are summed.
+inline constexpr std::size_t loss_parallel_rows = 1024;
 /// From this many bytes of gradient on, stores go past the caches, which could not hold it for the next reader.
 inline constexpr std::size_t loss_streaming_bytes = std::size_t{8} << 20;
 
@@ -195,6 +207,26 @@ inline void clear_ignored(const Batch& batch, const counted_rows& rows) {
   }
 }
 
+/// The sums of rows[begin..end), up to the first one that is at fault.
+template <class Loss>
+loss_part<Loss> part_of(const loss_row<Loss>* rows, const counted_rows& counted, std::size_t begin, std::size_t end,
+                        const float* row_weights) {
+  loss_part<Loss> sums = {};
+  for (std::size_t i = begin; i < end; ++i) {
+    const loss_row<Loss>& row = rows[i];
+    if (!row.finite) {
+      sums.at_fault = i;
+      return sums;
+    }
+    const double weight = row_weights ? row_weights[counted[i]] : 1.0;
+    sums.total += weight * row.total;
+    for (std::size_t k = 0; k < Loss::values; ++k) sums.values[k] += weight * row.values[k];
+    sums.correct += row.correct;
+    sums.agrees += row.agrees;
+  }
+  return sums;
+}
+
 /// Any loss, for any vector width (the native one; 1 is the portable twin).
 template <std::size_t Width, class Loss, class Student, class Teacher, class Label, class Gradient,
           class Slice = whole_vocabulary>
@@ -204,7 +236,8 @@ inline loss_result fused_loss(const char* name, const parallel& par,
 #if defined(__CUDA_ARCH__)  // nvcc's pass for the device needs no host code, and takes no vector in a formula
   return {};
 #else
-  static_assert(sizeof(loss_row<Loss>) <= most_loss_row_bytes && sizeof(loss_tile<Loss>) <= 4 * most_loss_tile_floats,
+  static_assert(sizeof(loss_row<Loss>) <= most_loss_row_bytes && sizeof(loss_part<Loss>) <= most_loss_part_bytes &&
+                    sizeof(loss_tile<Loss>) <= 4 * most_loss_tile_floats,
                 "kd::cpu: a loss has at most 8 values and 8 logit sums: join fewer terms");
   loss_result result;
   for (const std::string_view value : value_names<Loss>) result.terms.list[result.terms.size++].name = value;
@@ -219,9 +252,10 @@ inline loss_result fused_loss(const char* name, const parallel& par,
   const std::size_t past = reinterpret_cast<std::uintptr_t>(scratch.data()) % 64;
   std::byte* aligned = scratch.data() + (past == 0 ? 0 : 64 - past);
   auto* thread_scratch = reinterpret_cast<float*>(aligned);
-  std::byte* rows_begin = aligned + (need - 64 - batch.rows * (most_loss_row_bytes + sizeof(std::size_t)));
+  std::byte* rows_begin = aligned + loss_thread_bytes(par, batch.rows, batch.classes);
   auto* rows = reinterpret_cast<loss_row<Loss>*>(rows_begin);
   auto* list = reinterpret_cast<std::size_t*>(rows_begin + batch.rows * most_loss_row_bytes);
+  auto* parts = reinterpret_cast<loss_part<Loss>*>(list + batch.rows);
 
   const counted_rows counted = rows_counted(name, batch, slice.all_classes(batch.classes), list);
   const std::size_t count = counted.count;
@@ -244,25 +278,25 @@ inline loss_result fused_loss(const char* name, const parallel& par,
   if (kind == shared) loss_of_rows<Width, shared>(par, a, counted, rows, thread_scratch, slice);
   if constexpr (!Slice::ends) return result;
 
-  // One thread, in the order of the rows: the sums do not depend on the number of threads.
-  double total = 0, values[Loss::values] = {};
-  std::size_t correct = 0, agrees = 0;
-  for (std::size_t i = 0; i < count; ++i) {
-    const loss_row<Loss>& row = rows[i];
-    if (!row.finite) return {{}, diagnose(a, counted[i], slice)};
-    const double weight = batch.row_weights ? batch.row_weights[counted[i]] : 1.0;
-    total += weight * row.total;
-    for (std::size_t k = 0; k < Loss::values; ++k) values[k] += weight * row.values[k];
-    correct += row.correct;
-    agrees += row.agrees;
+  // Parts of so many rows whatever the threads, and their sums in order: the totals do not depend on the threads.
+  const std::size_t part_count = loss_parts_of(count);
+  const parallel team = count < loss_parallel_rows ? parallel{1} : par;
+  team.for_each(part_count, [&](std::size_t p) {
+    const std::size_t begin = p * loss_part_rows;
+    parts[p] = part_of<Loss>(rows, counted, begin, std::min(begin + loss_part_rows, count), batch.row_weights);
+  });
+  loss_part<Loss> all = {};
+  for (std::size_t p = 0; p < part_count; ++p) {
+    if (parts[p].at_fault < count) return {{}, diagnose(a, counted[parts[p].at_fault], slice)};
+    all.add(parts[p]);
   }
   loss_terms& terms = result.terms;
   const auto looked_at = static_cast<double>(std::max<std::size_t>(count, 1));
   terms.rows = count;
-  terms.total = total / divide_by;
-  for (std::size_t k = 0; k < Loss::values; ++k) terms.list[k].value = values[k] / divide_by;
-  terms.accuracy = static_cast<double>(correct) / looked_at;
-  terms.teacher_agreement = static_cast<double>(agrees) / looked_at;
+  terms.total = all.total / divide_by;
+  for (std::size_t k = 0; k < Loss::values; ++k) terms.list[k].value = all.values[k] / divide_by;
+  terms.accuracy = static_cast<double>(all.correct) / looked_at;
+  terms.teacher_agreement = static_cast<double>(all.agrees) / looked_at;
   if (batch.row_values) {
     constexpr std::size_t width = Loss::values + 1;
     std::fill_n(batch.row_values, batch.rows * width, 0.0);

@@ -18,8 +18,9 @@
 
 namespace kd::inline KD_ABI::cpu::detail {
 
-/// Rows of at most this many classes go lane by lane.
-inline constexpr std::size_t loss_block_classes = 64;
+/// Rows of at most this many classes go lane by lane. On a Zen 5 with AVX-512 one by one they take 2.4 times as long at
+/// 65 classes, 1.3 at 128, the same at 256, and 0.85 at 512, where a block no longer fits the L1 cache.
+inline constexpr std::size_t loss_block_classes = 256;
 
 /// Calls tile(l, c) for squares of Side lanes and classes that cover Width lanes and `count` >= Side classes; the last
 /// ones overlap those before them where Side does not divide the count.

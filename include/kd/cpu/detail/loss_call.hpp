@@ -138,6 +138,24 @@ struct loss_row {
 /// At least the bytes of any loss_row.
 inline constexpr std::size_t most_loss_row_bytes = (formula::most_loss_values + 2) * sizeof(double);
 
+/// The sums of a run of rows. A batch of loss_part_rows is one, so that its totals are those of its rows in order.
+template <class Loss>
+struct loss_part {
+  double total, values[Loss::values];
+  std::size_t correct, agrees;
+  std::size_t at_fault = std::numeric_limits<std::size_t>::max();  // the first row without a finite value
+
+  void add(const loss_part& more) {
+    total += more.total;
+    for (std::size_t k = 0; k < Loss::values; ++k) values[k] += more.values[k];
+    correct += more.correct;
+    agrees += more.agrees;
+  }
+};
+inline constexpr std::size_t loss_part_rows = 128;
+inline constexpr std::size_t most_loss_part_bytes = (formula::most_loss_values + 4) * sizeof(double);
+constexpr std::size_t loss_parts_of(std::size_t rows) { return (rows + loss_part_rows - 1) / loss_part_rows; }
+
 /// The values of the terms that are not hard, and what those watch, without T^2.
 template <class Loss, class Rows, class Real>
 inline void soft_values(const Loss& loss, const Rows& r, Real (&values)[Loss::values]) {
