@@ -10,17 +10,22 @@ from . import distillation as _distillation
 class _Loss(torch.autograd.Function):
     @staticmethod
     def forward(ctx, student, function, arguments):
-        detached = student.detach()
-        gradient = torch.empty_like(detached) if student.requires_grad else False
-        result = function(detached, gradient=gradient, **arguments)
-        ctx.save_for_backward(gradient if student.requires_grad else None)
+        ctx.save_for_backward(student)
+        ctx.again = lambda gradient: function(student.detach(), gradient=gradient, **arguments)
+        ctx.gradient = torch.empty_like(student) if student.requires_grad else None
+        result = ctx.again(False if ctx.gradient is None else ctx.gradient)
         return torch.tensor(result.total, dtype=torch.float32)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, upstream):
-        (gradient,) = ctx.saved_tensors
-        return gradient * upstream.to(gradient.dtype), None, None
+        (student,) = ctx.saved_tensors  # raises where it was changed meanwhile
+        # Handed out once, so that PyTorch keeps it instead of a copy; a second backward computes it again.
+        gradient, ctx.gradient = ctx.gradient, None
+        if gradient is None:
+            gradient = torch.empty_like(student)
+            ctx.again(gradient)
+        return gradient if upstream == 1 else gradient.mul_(upstream), None, None
 
 
 def distillation(student, teacher, labels=None, **arguments):
