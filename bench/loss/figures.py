@@ -40,7 +40,7 @@ def draw_classes(path, out):
             rows.append((classes, ns / (max(16, (4 << 20) // classes) * classes)))
     if not rows:
         sys.exit(f"{path} holds no distillation_classes")
-    data = "\n".join(f"{classes} {ns:.5f}" for classes, ns in rows)
+    data = "\n".join(f"{classes} {ns:.5f}" for classes, ns in sorted(rows))
     gnuplot(f"""
 set terminal pngcairo size 900,420 font "sans,11"
 set output "{out}/classes.png"
@@ -74,14 +74,15 @@ def draw_losses(path, out):
         for name in names)
     bars = ", ".join(f'$data using {i + 2}:xtic(1) title "{shape}"' for i, shape in enumerate(shapes))
     gnuplot(f"""
-set terminal pngcairo size 1100,620 font "sans,11"
+set terminal pngcairo size 1200,640 font "sans,11"
 set output "{out}/losses.png"
 set style data histograms
 set style fill solid 0.8
 set logscale y
 set grid ytics
 set xtics rotate by -35 left
-set rmargin 12
+set rmargin 16
+set bmargin 12
 set key top left
 set ylabel "time, forward KL with cross entropy = 1"
 $data << EOD
