@@ -86,7 +86,8 @@ inline std::vector<loss_edge_row> loss_edge_rows() {
       {"finite but too far apart for float", {3e38f, -3e38f}, {0, 1}, 0, 2, overflow},
   };
   // The same hazards where a backend cuts a row: widths just below, at and above the usual tiles.
-  for (const std::size_t classes : {15u, 16u, 17u, 63u, 64u, 65u, 255u, 256u, 257u, 1023u, 1024u, 1025u, 2049u, 5000u}) {
+  for (const std::size_t classes :
+       {15u, 16u, 17u, 63u, 64u, 65u, 255u, 256u, 257u, 1023u, 1024u, 1025u, 2049u, 5000u}) {
     const auto which = static_cast<std::uint32_t>(classes);
     const auto label = static_cast<std::int32_t>(classes - 1);
     const std::string c = " of " + std::to_string(classes);
