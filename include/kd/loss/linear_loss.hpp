@@ -178,10 +178,10 @@ linear_chunk linear_chunks(const Loss&, const linear_batch<Student, Teacher, Lab
 ///                                                       .labels = y, .d_hidden = dh, .d_matrix = dw});
 ///
 /// The logits of one chunk of rows are in memory at a time, and go from the product into the loss as float, whatever
-/// the inputs are: bfloat16 logits would be off by 1/8 at 30. The same bits for any number of threads; with another
-/// bound of the memory the matrix's gradient is summed in other parts. Throws argument_error for options, sizes, labels
-/// or a bound that do not fit, before anything is written, and non_finite_error, which names row and class, where a row
-/// has no finite loss: the gradients are void then.
+/// the inputs are: rounded to bfloat16 they would be off by up to 1/16 at 30. The same bits for any number of threads
+/// that leaves the chunk as it is; in other chunks the matrix's gradient is summed in other parts. Throws
+/// argument_error for options, sizes, labels or a bound that do not fit, before anything is written, and
+/// non_finite_error, which names row and class, where a row has no finite loss: the gradients are void then.
 template <class Loss, class Student, class Teacher, class Label>
 loss_terms forward_backward(const Loss& loss, const linear_batch<Student, Teacher, Label>& batch,
                             const cpu::device& device = {}) {
