@@ -118,12 +118,6 @@ struct gradients {
   bool operator==(const gradients&) const = default;
 };
 
-double largest(const std::vector<double>& x) {
-  double most = 0;
-  for (const double v : x) most = std::max(most, std::abs(v));
-  return most;
-}
-
 /// Against the definition, in chunks of one row, of some and of all.
 template <class T, class Loss>
 void check_definition(const Loss& loss, const problem<T>& b) {
@@ -137,9 +131,9 @@ void check_definition(const Loss& loss, const problem<T>& b) {
     batch.memory = b.bytes_for(loss, at_once, 2);
     const kd::loss_terms got = kd::forward_backward(loss, batch, kd::cpu::device(2));
     CHECK(near(got.total, want.total, {.relative = 1e-5, .scale_at_least = 1}));
-    CHECK(near(d.hidden, want.d_hidden, {.absolute = 1e-5 * largest(want.d_hidden)}, "d_hidden"));
-    CHECK(near(d.matrix, want.d_matrix, {.absolute = 1e-5 * largest(want.d_matrix)}, "d_matrix"));
-    CHECK(near(d.bias, want.d_bias, {.absolute = 1e-5 * largest(want.d_bias)}, "d_bias"));
+    CHECK(near(d.hidden, want.d_hidden, {.absolute = 1e-5 * largest_magnitude(want.d_hidden)}, "d_hidden"));
+    CHECK(near(d.matrix, want.d_matrix, {.absolute = 1e-5 * largest_magnitude(want.d_matrix)}, "d_matrix"));
+    CHECK(near(d.bias, want.d_bias, {.absolute = 1e-5 * largest_magnitude(want.d_bias)}, "d_bias"));
     CHECK(got.rows == b.rows);
   }
 }
