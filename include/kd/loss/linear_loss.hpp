@@ -158,14 +158,15 @@ linear_chunk linear_chunks(const Loss&, const linear_batch<Student, Teacher, Lab
   if (bytes_of(1) > batch.memory)
     reject_argument(name, text("memory must be at least ", bytes_of(1), " bytes for one row"), batch.memory,
                     "allow more");
-  std::size_t fits = 1, too_many = std::max<std::size_t>(batch.rows, 1) + 1;
+  const std::size_t all = std::max<std::size_t>(batch.rows, 1);
+  std::size_t fits = 1, too_many = all + 1;
   while (fits + 1 < too_many) {
     const std::size_t middle = fits + (too_many - fits) / 2;
     (bytes_of(middle) <= batch.memory ? fits : too_many) = middle;
   }
   // Chunks of equal size, whose rows are a multiple of what the products take at once where there are many.
-  const std::size_t chunks = (std::max<std::size_t>(batch.rows, 1) + fits - 1) / fits;
-  std::size_t rows = (std::max<std::size_t>(batch.rows, 1) + chunks - 1) / chunks;
+  const std::size_t chunks = (all + fits - 1) / fits;
+  std::size_t rows = (all + chunks - 1) / chunks;
   if (rows + 5 < fits) rows = (rows + 5) / 6 * 6;
   return {rows, bytes_of(rows)};
 }
