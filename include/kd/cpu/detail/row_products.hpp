@@ -46,9 +46,10 @@ void pack_panel_transposed(const T* matrix, std::size_t stride, std::size_t rows
         transpose_16x16<Width>(from, stride, filled, to, all);
       } else {
         float square[16 * 16];
-        for (std::size_t r = 0; r < filled; ++r)
-          for (std::size_t i = 0; i < 16; i += Width) store(square + r * 16 + i, load<Width>(from + r * stride + i));
-        transpose_16x16<Width>(square, 16, filled, to, all);
+        for (std::size_t r = 0; r < 16; ++r)
+          for (std::size_t i = 0; i < 16; i += Width)
+            store(square + r * 16 + i, r < filled ? load<Width>(from + r * stride + i) : splat<Width>(0));
+        transpose_16x16<Width>(square, 16, 16, to, all);
       }
     }
 }
